@@ -1,0 +1,59 @@
+"""What a hypervisor asks of whatever runs its virtual machines.
+
+The lab's Proxmox owns configurations, disks and tasks; a driver with this shape makes machines that boot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A virtual machine as its guest sees it at power-on."""
+
+    vmid: int
+    name: str
+    uuid: str
+    """SMBIOS system UUID, lower case."""
+    cores: int
+    memory_mib: int
+    disk_gib: float
+    image: str
+    """Volume the boot disk was imported from (``local:import/x.qcow2``), or empty."""
+    seed: Path | None
+    """The ISO in the CD-ROM drive, if any."""
+    macs: tuple[str, ...]
+    agent: bool
+    """Whether the guest agent's channel is configured."""
+
+
+class AgentSilentError(Exception):
+    """The guest agent does not answer (machine booting, stopped, or no agent)."""
+
+
+class Guests(Protocol):
+    """Runs machines. Every call returns quickly; booting goes on by itself."""
+
+    def power_on(self, hardware: Hardware) -> None:
+        """Raises ValueError with a message for the task log when the machine cannot start."""
+
+    def power_off(self, vmid: int) -> None:
+        """Pulls the plug. Does nothing for a machine that is off."""
+
+    def shut_down(self, vmid: int) -> None:
+        """Asks the guest to power off; it may take a while, or ignore it while it boots."""
+
+    def is_on(self, vmid: int) -> bool:
+        """Whether the machine has power."""
+
+    def destroy(self, vmid: int) -> None:
+        """Removes every trace of a machine that is off, its disk's content included."""
+
+    def agent(self, vmid: int, command: str, arguments: dict[str, str]) -> object:
+        """What the guest agent answers (JSON-like) to ``network-get-interfaces``, ``get-host-name``, ``ping``, …
+
+        Raises AgentSilentError when it does not.
+        """

@@ -1,0 +1,1 @@
+"""The only door to the outside. Foreign exceptions become ours in here and nowhere else."""

@@ -1,5 +1,6 @@
 """One env file in, one frozen ClusterConfig out, or one error that names every problem."""
 
+from funoffshore.config.loader import load, parse
 from funoffshore.config.model import (
     ClusterConfig,
     Flux,
@@ -14,6 +15,7 @@ from funoffshore.config.model import (
     Ssh,
     identity,
 )
+from funoffshore.config.place import clusters, env_file, find, root
 
 __all__ = [
     "ClusterConfig",
@@ -27,5 +29,11 @@ __all__ = [
     "Proxmox",
     "Role",
     "Ssh",
+    "clusters",
+    "env_file",
+    "find",
     "identity",
+    "load",
+    "parse",
+    "root",
 ]

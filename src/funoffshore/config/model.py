@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
+if TYPE_CHECKING:  # importing pydantic takes longer than all the rest of config
+    from pydantic import SecretStr
 
 IDENTITY_NAMESPACE = uuid.UUID("6c1f2e0a-9d0b-5f0e-8a54-3f6b1c0f7a11")
 """Namespace of every machine identity; changing it would orphan every machine ever made."""
@@ -70,13 +72,26 @@ class Image:
     """The cloud image that every machine starts from."""
 
     url: str
-    sha256: str
+    sha256: str = ""
+    """64 lower-case hex digits; empty when the publisher gives SHA-512, as Debian does."""
+    sha512: str = ""
+    """128 lower-case hex digits; exactly one of the two digests is set."""
+
+    @property
+    def algorithm(self) -> str:
+        """``sha256`` or ``sha512``: Proxmox's ``checksum-algorithm``."""
+        return "sha256" if self.sha256 else "sha512"
+
+    @property
+    def digest(self) -> str:
+        """The pinned digest, by ``algorithm``."""
+        return self.sha256 or self.sha512
 
     @property
     def filename(self) -> str:
         """Name on the image storage; carries part of the digest, so that two releases never collide."""
         stem = self.url.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-        return f"{stem}-{self.sha256[:12]}.qcow2"
+        return f"{stem}-{self.digest[:12]}.qcow2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ class LabClock:
     Callbacks run one at a time on the clock's own thread and must be short; whoever needs longer starts a thread.
     """
 
-    def __init__(self, speed: float = 1.0) -> None:
+    def __init__(self, speed: float = 1.0, *, real: float | None = None, epoch: float | None = None) -> None:
+        """Two clocks with the same ``speed``, ``real`` and ``epoch`` show the same time, also in two processes."""
         self.speed = speed
-        self._real = time.monotonic()
-        self._epoch = time.time()
+        self.real = time.monotonic() if real is None else real
+        self.epoch = time.time() if epoch is None else epoch
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._wake = threading.Condition()
@@ -32,10 +33,10 @@ class LabClock:
 
     def now(self) -> float:
         """Unix time in lab seconds; starts at the real time."""
-        return self._epoch + self.monotonic()
+        return self.epoch + self.monotonic()
 
     def monotonic(self) -> float:
-        return (time.monotonic() - self._real) * self.speed
+        return (time.monotonic() - self.real) * self.speed
 
     def sleep(self, seconds: float) -> None:
         time.sleep(max(seconds, 0) / self.speed)
@@ -179,11 +180,13 @@ class Faults:
     ``component-unready`` (``namespace``, ``name``), ``git-unreachable``.
     """
 
+    KNOWN = ("task-fail", "task-hang", "task-lost", "ssh-cut", "node-no-join", "component-unready", "git-unreachable")
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
 
-    def on(self, name: str, **parameters: str) -> None:
+    def on(self, name: str, /, **parameters: str) -> None:
         self._store.put("faults", name, parameters)
 
     def off(self, name: str) -> None:
@@ -192,7 +195,7 @@ class Faults:
     def all(self) -> dict[str, dict[str, str]]:
         return dict(self._store.scan("faults"))
 
-    def hits(self, name: str, **thing: str) -> bool:
+    def hits(self, name: str, /, **thing: str) -> bool:
         """True when the fault is on and fits ``thing``; uses up one of its ``times``."""
         with self._lock:
             parameters = self._store.get("faults", name)

@@ -28,14 +28,18 @@ class Machine(Protocol):
 
     kit: Kit
     vmid: int
-    name: str
-    """Hostname."""
-    address: str
-    """IPv4 address it answers on."""
     uuid: str
     """SMBIOS system UUID, lower case."""
     root: Path
     """Its file system: ``/etc/x`` lives at ``root / "etc/x"``. Use ``path`` to get there."""
+
+    @property
+    def name(self) -> str:
+        """Hostname."""
+
+    @property
+    def address(self) -> str:
+        """IPv4 address it answers on; empty without one."""
 
     def path(self, absolute: str) -> Path:
         """The real path behind an absolute path of the host; never outside ``root``. Symlinks are the host's."""
@@ -63,9 +67,7 @@ class Program(Protocol):
 class Service(Protocol):
     """The long-running behaviour of a program when a systemd unit's ExecStart names it."""
 
-    def start(
-        self, machine: Machine, argv: list[str], ready: Callable[[], None], ended: Callable[[int], None]
-    ) -> None:
+    def start(self, machine: Machine, argv: list[str], ready: Callable[[], None], ended: Callable[[int], None]) -> None:
         """Returns at once. ``ready()`` is sd_notify's READY=1; ``ended(code)`` says the process has exited."""
 
     def stop(self, machine: Machine) -> None:

@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make bootstrap` and `make test`. Everything else is for developers.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+
+.PHONY: help bootstrap test lint types contracts wheel bench lock docs clean
+help: ## Say what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	@scripts/venv $(PYTHON) $(VENV) requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@scripts/venv $(PYTHON) $(VENV) requirements-dev.lock
+	@touch $@
+
+bootstrap: $(VENV)/.runtime ## Make .venv, install fo, and bootstrap the embedded lab cluster
+	$(BIN)/fo bootstrap --cluster lab
+
+test: $(VENV)/.dev ## Install what the tests need and run all of them
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Style and form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev ## Who may import whom
+	$(BIN)/lint-imports --config pyproject.toml
+
+wheel: $(VENV)/.dev ## Build the wheel, install it into an empty venv, try it
+	@scripts/wheel $(PYTHON) $(BIN)
+
+bench: $(VENV)/.dev ## Print the numbers of the README
+	$(BIN)/python bench/road.py
+
+docs: $(VENV)/.dev ## Write the generated reference pages anew
+	$(BIN)/python scripts/reference.py
+
+lock: ## Resolve dependencies anew, with hashes and no addresses (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove what was built; the lab and its state stay
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

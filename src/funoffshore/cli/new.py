@@ -1,0 +1,133 @@
+"""``fo init``: a complete env file, with everything generated that can be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from funoffshore import config, errors
+from funoffshore.cli import common
+
+ASKED = (
+    "DOMAIN", "PROXMOX_URL", "PROXMOX_FINGERPRINT", "PROXMOX_TOKEN_ID", "PROXMOX_TOKEN_SECRET", "PROXMOX_NODES",
+    "STORAGE_DISK", "STORAGE_IMAGE", "SUBNET", "GATEWAY", "DNS_SERVERS", "VIP", "CONTROLLERS", "CONTROLLER_FIRST_IP",
+    "WORKERS", "WORKER_FIRST_IP", "GIT_URL", "GIT_BRANCH",
+)  # fmt: skip
+"""What nobody can guess, in the order in which it is asked at a terminal."""
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the cluster: a short DNS label.")],
+    answer: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A value for the env file; repeat it. See docs/reference/config.md."),
+    ] = None,
+    lab: Annotated[bool, typer.Option("--lab", help="A cluster in the embedded lab: nothing is asked.")] = False,
+    pin: Annotated[bool, typer.Option(help="Fetch the digests of image, K3s and Flux from their publishers.")] = True,
+    ask: Annotated[bool, typer.Option(help="Ask at the terminal for what cannot be generated.")] = True,
+) -> None:
+    """Write config/env/NAME.env (0600): asks or takes values, generates keys, tokens and passwords.
+
+    Secrets are better typed at the prompt than given with --set, where the shell's history keeps them.
+    Example: fo init home --set DOMAIN=example.org --set PROXMOX_URL=https://192.168.1.5:8006
+    """
+    answers = _answers(answer or [])
+    here = common.root()
+    path = config.env_file(here, name)
+    if path.exists() or path.is_symlink():
+        raise errors.ConfigError(
+            f"config/env/{name}.env is there already; nothing was changed", fix="choose another name, or move it away"
+        )
+    if lab:
+        make_lab(here, name, answers)
+    else:
+        _make_real(path, name, answers, pin=pin, ask=ask and sys.stdin.isatty())
+    common.say(f"wrote config/env/{name}.env, readable by you alone; next: fo doctor -c {name}")
+
+
+def make_lab(here: Path, name: str, answers: dict[str, str] | None = None) -> Path:
+    """Writes the env file of a lab cluster and returns its path from the repository. Raises ConfigError."""
+    import uuid
+    from ipaddress import IPv4Network
+
+    from funoffshore.config import keys, new
+    from funoffshore.lab.k3s.executable import digest
+    from funoffshore.lab.pve import lab_fingerprint
+    from funoffshore.lab.web import offers
+
+    given = dict(answers or {})
+    defaults = {key: made.default or "" for key, made in keys.known().keys.items()} | given
+    given.setdefault("PROXMOX_TOKEN_SECRET", str(uuid.uuid4()))
+    given.setdefault("K3S_SHA256", digest(defaults["K3S_VERSION"]))
+    given.setdefault("FLUX_INSTALL_SHA256", offers.flux_install_sha256(defaults["FLUX_VERSION"]))
+    given.setdefault("IMAGE_SHA256", offers.image_sha256())
+    try:
+        address = IPv4Network(given.get("SUBNET", new.LAB_SUBNET)).network_address + new.LAB_OFFSETS["proxmox"]
+    except ValueError:
+        raise errors.ConfigError("SUBNET is not an IPv4 network", fix="for example 127.77.0.0/24") from None
+    given.setdefault("PROXMOX_FINGERPRINT", lab_fingerprint(given["PROXMOX_TOKEN_SECRET"], str(address)))
+    path = config.env_file(here, name)
+    text = new.generate(name, given, lab=True)
+    config.parse(text, name, here)
+    new.write(path, text)
+    return path.relative_to(here)
+
+
+def _answers(pairs: list[str]) -> dict[str, str]:
+    answers = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise errors.ConfigError("--set takes KEY=VALUE", fix="for example --set DOMAIN=example.org")
+        if key in answers:
+            raise errors.ConfigError(f"--set gives {key} twice")
+        answers[key] = value
+    return answers
+
+
+def _make_real(path: Path, name: str, answers: dict[str, str], *, pin: bool, ask: bool) -> None:
+    from funoffshore.config import keys, new, pins
+
+    table = keys.known().keys
+    if ask:
+        _ask(answers)
+    if pin:
+        try:
+            answers = pins.fetch(_get, answers) | answers
+        except errors.FoError as why:
+            common.say(f"digests were not pinned: {why.message}; fill in K3S_SHA256, FLUX_INSTALL_SHA256 and the image's")
+    text = new.generate(name, answers, lab=False)
+    new.write(path, text)
+    try:
+        config.parse(text, name, common.root())
+    except errors.ConfigError as left:
+        common.say(f"what is still to be filled in ({len(table)} keys in all):")
+        for line in left.evidence or (left.message,):
+            common.say(f"  {line}")
+
+
+def _ask(answers: dict[str, str]) -> None:
+    from funoffshore.config import keys, new
+
+    table = keys.known().keys
+    offered: dict[str, str] = {}
+    for name in ASKED:
+        if name in answers:
+            continue
+        key = table[name]
+        common.say(f"\n{key.help}")
+        default = offered.get(name) or key.default or ""
+        said = typer.prompt(name, default=default, show_default=bool(default), hide_input=key.secret, err=True)
+        if said:
+            answers[name] = said.strip()
+        if name == "SUBNET" and said:
+            offered = new.suggest(said.strip())
+
+
+def _get(url: str) -> bytes:
+    from funoffshore.world.download import Downloads
+
+    return Downloads(common.cache()).get(url)

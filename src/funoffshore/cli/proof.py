@@ -1,0 +1,115 @@
+"""``fo status``, ``fo postcheck``, ``fo report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from funoffshore import errors, journal
+from funoffshore import status as statuses
+from funoffshore.cli import common
+from funoffshore.reading import Absent, Present, Unreadable
+
+if TYPE_CHECKING:
+    from funoffshore.config import ClusterConfig
+    from funoffshore.world.world import World
+
+
+def status(cluster: common.Cluster = None, json: common.Json = False) -> None:
+    """Show what was proven last, whether the gate is open, and how the last run ended. Contacts nobody.
+
+    Example: fo status -c home --json
+    """
+    from funoffshore.cli import gate
+    from funoffshore.show import text
+
+    config = common.load(cluster)
+    seen = statuses.read(config.state)
+    reasons = gate.reasons(config, seen)
+    runs = journal.runs(config.state)
+    body = {
+        "cluster": config.name,
+        "stage_1_complete": isinstance(seen, Present) and seen.value.stage_1_complete and not _stage_1(reasons),
+        "gate_open": not reasons,
+        "reasons": [r.text for r in reasons],
+        "last_run": text.run_json(runs[-1]) if runs else None,
+    }
+    if json:
+        common.data(body)
+    else:
+        text.status(body)
+
+
+def _stage_1(reasons: tuple[object, ...]) -> list[object]:
+    """The reasons that speak against Stage 1, those of Stage 2's own marks left out."""
+    return [r for r in reasons if getattr(r, "code", "") not in ("stage-2-locked", "mark-signature")]
+
+
+def postcheck(
+    cluster: common.Cluster = None,
+    json: common.Json = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the findings as JUnit XML.")] = None,
+) -> None:
+    """Verify all of Stage 1 on the live cluster, and write what was found to status.json.
+
+    Exit code 20 when a check failed, 21 when one could not look. Example: fo postcheck -c home --junit out.xml
+    """
+    from funoffshore import lock
+
+    config = common.load(cluster)
+    with lock.hold(config.state, "fo postcheck"), common.world(config) as world:
+        prove(world, config, None, json=json, junit=junit)
+
+
+def prove(
+    world: World, config: ClusterConfig, folder: Path | None, *, json: bool = False, junit: Path | None = None
+) -> None:
+    """Asks every check, seals the findings, shows them, and raises when Stage 1 is not proven."""
+    from funoffshore.checks import postcheck as checks
+    from funoffshore.findings import Outcome
+    from funoffshore.show import report as reports
+    from funoffshore.show import text
+
+    seen = checks.look(world, config)
+    sealed = checks.seal(config, seen, world.clock.now())
+    if junit:
+        text.junit(seen.findings, junit, config.name)
+    if json:
+        common.data({"complete": seen.complete, "findings": [text.finding_json(f) for f in seen.findings]})
+    else:
+        text.findings(seen.findings, quiet_passes=True)
+    if folder is not None:
+        common.say(f"report: {reports.write(config, folder, Present(sealed), world.clock.now())}")
+    if seen.outcome is Outcome.FAIL:
+        raise errors.CheckFailedError("Stage 1 is not proven: a check failed", fix="see the findings above")
+    if not seen.complete:
+        raise errors.CheckUnknownError("Stage 1 is not proven: a check could not look", fix="see the findings above")
+    common.say(f"{config.name}: Stage 1 is complete at commit {seen.commit[:12]}, {len(seen.findings)} checks passed")
+
+
+def report(
+    cluster: common.Cluster = None,
+    run: Annotated[str | None, typer.Option(metavar="UTC", help="Run to report on; the last one when not given.")] = None,
+) -> None:
+    """Write one self-contained HTML file about a run: timeline, topology, checks and gate. Prints its path.
+
+    Example: fo report -c home
+    """
+    import time
+
+    from funoffshore.show import report as reports
+
+    config = common.load(cluster)
+    folders = journal.runs(config.state)
+    if run is not None:
+        folders = [f for f in folders if f.name == run]
+    if not folders:
+        what = f"no run {run}" if run else "no run yet"
+        raise errors.ConfigError(f"there is {what} for {config.name}", fix="fo bootstrap, or look into ai/state/runs")
+    seen = statuses.read(config.state)
+    if isinstance(seen, Unreadable):
+        common.say(f"the status is left out: {seen.why}")
+        seen = Absent()
+    print(reports.write(config, folders[-1], seen, time.time()))

@@ -1,0 +1,151 @@
+"""Env file in, ClusterConfig out; or one ConfigError with every problem that there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from funoffshore import errors
+from funoffshore.config import envfile, keys, machines, model, place, rules, values
+from funoffshore.config.envfile import Problem
+from funoffshore.config.values import Values
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+_SHOW_AT_MOST = 200
+"""Problems. More of them help nobody, and a hostile file has thousands."""
+_NO_LINE = 1 << 30
+
+
+def load(path: Path, root: Path | None = None) -> model.ClusterConfig:
+    """The config that the env file at ``path`` describes. ``root`` is the operator's repository.
+
+    The process' environment never changes a value. Raises ConfigError that names every problem of the file, by
+    line where it has one, and holds no value of a secret key.
+    """
+    root = root or place.root(path.parent)
+    shown = place.shown(path, root)
+    data, problems = envfile.read(path)
+    if data is None:
+        raise _refusal(shown, path.stem, problems)
+    return _config(data, problems, path.stem, root, shown)
+
+
+def parse(text: str, name: str, root: Path) -> model.ClusterConfig:
+    """The config that ``text`` would describe as ``config/env/<name>.env``; raises as ``load`` does."""
+    return _config(text.encode(), [], name, root, f"config/env/{name}.env")
+
+
+def _config(data: bytes, problems: list[Problem], name: str, root: Path, shown: str) -> model.ClusterConfig:
+    table = keys.known()
+    seen, wrong = values.read(envfile.parse(data), name, table)
+    problems = [*problems, *wrong, *rules.all_of(seen, table)]
+    if problems:
+        raise _refusal(shown, name, problems)
+    return _build(seen, table, root)
+
+
+def _refusal(shown: str, name: str, problems: Sequence[Problem]) -> errors.ConfigError:
+    ordered = sorted(problems, key=lambda problem: problem.line or _NO_LINE)
+    lines = [str(problem) for problem in ordered[:_SHOW_AT_MOST]]
+    if len(ordered) > _SHOW_AT_MOST:
+        lines.append(f"… and {len(ordered) - _SHOW_AT_MOST} more")
+    count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
+    return errors.ConfigError(f"{shown}: {count}", fix=_fix(shown, name, ordered), evidence=tuple(lines))
+
+
+def _fix(shown: str, name: str, problems: Sequence[Problem]) -> str:
+    texts = [problem.text for problem in problems if problem.line == envfile.FILE]
+    if any("No such file" in text for text in texts) and re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        return f"run `fo init {name}`, which writes it"
+    if any(text.startswith("belongs to uid") for text in texts):
+        return f"make the file your own: chown it to the user that runs fo, then chmod 600 {shown}"
+    if any(text.startswith("has mode") for text in texts):
+        return f"chmod 600 {shown}" + (", and correct the rest" if problems[1:] else "")
+    return "correct the file; docs/reference/config.md explains every key"
+
+
+def _build(v: Values, table: keys.Table, root: Path) -> model.ClusterConfig:
+    name: str = v["CLUSTER_NAME"]
+    return model.ClusterConfig(
+        name=name,
+        root=root,
+        domain=v["DOMAIN"],
+        timezone=v["TIMEZONE"],
+        proxmox=_proxmox(v),
+        image=model.Image(v["IMAGE_URL"], v["IMAGE_SHA256"], v["IMAGE_SHA512"]),
+        network=model.Network(v["SUBNET"], v["GATEWAY"], v["DNS_SERVERS"], v["VIP"]),
+        ssh=model.Ssh(v["SSH_USER"], v["SSH_PORT"], _secret(v["SSH_PRIVATE_KEY"]), _secret(v["HOST_KEY_SEED"])),
+        k3s=_k3s(v),
+        flux=model.Flux(v["FLUX_VERSION"], v["FLUX_INSTALL_URL"], v["FLUX_INSTALL_SHA256"]),
+        git=_git(v),
+        nodes=machines.nodes(v),
+        settings=_settings(v, table),
+        switches=MappingProxyType({switch.key: bool(v[switch.key]) for switch in table.switches}),
+        app_secrets=MappingProxyType({s.key: _secret(v[s.key]) for s in table.secrets if v[s.key]}),
+        sops_age_key=_optional(v["SOPS_AGE_KEY"]),
+        evidence_key=_secret(v["EVIDENCE_KEY"]),
+        lab=model.Lab(root / ".lab" / name, v["LAB_WEB_URL"].rstrip("/")) if v["LAB"] else None,
+    )
+
+
+def _proxmox(v: Values) -> model.Proxmox:
+    return model.Proxmox(
+        url=v["PROXMOX_URL"].rstrip("/"),
+        token_id=v["PROXMOX_TOKEN_ID"],
+        token_secret=_secret(v["PROXMOX_TOKEN_SECRET"]),
+        fingerprint=v["PROXMOX_FINGERPRINT"],
+        nodes=v["PROXMOX_NODES"],
+        pool=v["PROXMOX_POOL"] or f"fo-{v['CLUSTER_NAME']}",
+        disk_storage=v["STORAGE_DISK"],
+        image_storage=v["STORAGE_IMAGE"],
+        bridge=v["BRIDGE"],
+        vlan=v["VLAN"],
+    )
+
+
+def _k3s(v: Values) -> model.K3s:
+    return model.K3s(
+        version=v["K3S_VERSION"],
+        download_url=v["K3S_DOWNLOAD_URL"].rstrip("/"),
+        sha256=v["K3S_SHA256"],
+        token=_secret(v["K3S_TOKEN"]),
+        agent_token=_secret(v["K3S_AGENT_TOKEN"]),
+        cluster_cidr=v["CLUSTER_CIDR"],
+        service_cidr=v["SERVICE_CIDR"],
+        disable=v["K3S_DISABLE"],
+        secrets_encryption=v["SECRETS_ENCRYPTION"],
+        extra_config=MappingProxyType(dict(v["K3S_EXTRA_CONFIG"])),
+        kube_vip_image=v["KUBE_VIP_IMAGE"],
+    )
+
+
+def _git(v: Values) -> model.Git:
+    return model.Git(
+        url=v["GIT_URL"],
+        branch=v["GIT_BRANCH"],
+        path=v["GIT_PATH"],
+        token=_optional(v["GIT_TOKEN"]),
+        ssh_key=_optional(v["GIT_SSH_KEY"]),
+        known_hosts=v["GIT_KNOWN_HOSTS"],
+    )
+
+
+def _settings(v: Values, table: keys.Table) -> Mapping[str, str]:
+    """As they stand in the file; what is not set takes the value of the key it follows."""
+    texts = {s.key: v.texts[s.key] or v.texts[s.follows or s.key] for s in table.settings}
+    return MappingProxyType(texts)
+
+
+def _secret(text: str) -> SecretStr:
+    from pydantic import SecretStr
+
+    return SecretStr(text)
+
+
+def _optional(text: str) -> SecretStr | None:
+    return _secret(text) if text else None

@@ -1,0 +1,90 @@
+"""The machines that the values describe, drafted even where some of their values are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from funoffshore.config import keys
+from funoffshore.config.model import Node, Role, identity
+from funoffshore.config.values import Values
+
+_HIGHEST = 0xFFFFFFFF
+WORKER_VMID_OFFSET = 10
+"""Above the first controller's VMID, so that no number moves when controllers are added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A machine in the making. ``*_key`` is the key that its value came from."""
+
+    label: str
+    """``C1``, ``W12``."""
+    name: str
+    role: Role
+    number: int
+    address: int | None
+    """None: cannot be told, as its key is wrong."""
+    address_key: str
+    vmid: int | None
+    vmid_key: str
+
+
+def drafts(values: Values) -> list[Draft]:
+    """Controllers first; none at all while their counts are wrong."""
+    if not values.has("CONTROLLERS", "WORKERS"):
+        return []
+    return [
+        *_drafts(values, Role.CONTROLLER, values["CONTROLLERS"]),
+        *_drafts(values, Role.WORKER, values["WORKERS"]),
+    ]
+
+
+def nodes(values: Values) -> tuple[Node, ...]:
+    """The machines of values in which nothing is wrong."""
+    return tuple(_node(values, draft) for draft in drafts(values))
+
+
+def _drafts(values: Values, role: Role, count: int) -> Iterator[Draft]:
+    first_key = f"{role.name}_FIRST_IP"
+    first: IPv4Address | None = values.get(first_key)
+    offset = 0 if role is Role.CONTROLLER else WORKER_VMID_OFFSET
+    for number in range(1, count + 1):
+        label = f"{role.name[0]}{number}"
+        own_ip, own_vmid = f"NODE_{label}_IP", f"NODE_{label}_VMID"
+        address = int(first) + number - 1 if first is not None else None
+        vmid = values["VMID_FIRST"] + offset + number - 1 if values.has("VMID_FIRST") else None
+        if own_ip in values.lines:
+            address = int(values[own_ip]) if values.has(own_ip) else None
+        if own_vmid in values.lines:
+            vmid = values.get(own_vmid)
+        yield Draft(
+            label=label,
+            name=f"{values.stem}-{label.lower()}",
+            role=role,
+            number=number,
+            address=address if address is None or address <= _HIGHEST else _HIGHEST,
+            address_key=own_ip if own_ip in values.lines else first_key,
+            vmid=vmid,
+            vmid_key=own_vmid if own_vmid in values.lines else "VMID_FIRST",
+        )
+
+
+def _node(values: Values, draft: Draft) -> Node:
+    assert draft.address is not None  # noqa: S101 - rules.all_of has refused values that leave it open
+    assert draft.vmid is not None  # noqa: S101 - the same
+    hypervisors: tuple[str, ...] = values["PROXMOX_NODES"]
+    own = {field: values.get(f"NODE_{draft.label}_{field}") for field in keys.NODE_FIELDS}
+    role = draft.role.name
+    return Node(
+        name=draft.name,
+        role=draft.role,
+        vmid=draft.vmid,
+        address=IPv4Address(draft.address),
+        hypervisor=own["PROXMOX_NODE"] or hypervisors[(draft.number - 1) % len(hypervisors)],
+        cores=own["CORES"] or values[f"{role}_CORES"],
+        memory_mib=own["MEMORY_MIB"] or values[f"{role}_MEMORY_MIB"],
+        disk_gib=own["DISK_GIB"] or values[f"{role}_DISK_GIB"],
+        identity=identity(values.stem, draft.name),
+    )

@@ -1,0 +1,121 @@
+"""``k3s agent``: once it has a token it never gives up, it only says why it is not in yet."""
+
+from __future__ import annotations
+
+from funoffshore.lab.k3s import files, join, log, nodes
+from funoffshore.lab.k3s.plane import Plane
+from funoffshore.lab.k3s.process import Process
+
+_BALANCER = "127.0.0.1:6444"
+
+
+def rejected(host: str) -> str:
+    """The line of a node whose name is taken."""
+    return (
+        "Waiting to retrieve agent configuration; server is not ready: "
+        f"https://{host}:6443/v1-k3s/serving-kubelet.crt: Node password rejected, duplicate hostname or "
+        "contents of '/etc/rancher/node/password' may not match server "
+        "node-passwd entry, try enabling a unique node name with the --with-node-id flag"
+    )
+
+
+def kubelet_of(process: Process, etcd_name: str = "") -> nodes.Kubelet:
+    """What the process's Node tells."""
+    machine = process.machine
+    hardware = getattr(machine, "hardware", None)
+    return nodes.Kubelet(
+        name=process.node,
+        address=process.address,
+        uuid=machine.uuid,
+        version=process.version,
+        settings=process.settings,
+        cores=int(getattr(hardware, "cores", 2)),
+        memory_mib=int(getattr(hardware, "memory_mib", 4096)),
+        disk_gib=float(getattr(hardware, "disk_gib", 20)),
+        etcd_name=etcd_name,
+    )
+
+
+class Agent(Process):
+    """One agent."""
+
+    unit = "k3s-agent"
+    plane: Plane
+
+    def live(self) -> None:
+        token = join.server_token(self)
+        url = self.settings.text("server")
+        if not url:
+            raise log.Fatal("Error: --server is required")
+        if not token:
+            raise log.Fatal("Error: --token is required")
+        if not self.resumed:
+            self.say("info", f"Starting k3s agent {self.version}")
+        if self.kit.faults.hits("node-no-join", node=self.machine.name):
+            self._never(url)
+        files.unpack(self.machine, self.version)
+        self.plane = self._get_in(url, token)
+        files.write_agent(self.machine, self.plane, self.node, [url, *self.plane.addresses()])
+        self.start_up(self.kit.latencies.k3s_agent * 0.7)
+        self._register(ready=False)
+        self.start_up(self.kit.latencies.k3s_agent * 0.3)
+        self._register(ready=True)
+        self.say("info", "k3s agent is up and running")
+        self.running()
+
+    def plane_identity(self) -> str:
+        return self.plane.identity
+
+    def _never(self, url: str) -> None:
+        while True:
+            self.say("error", f"Failed to validate connection to cluster at {url}: {join.silent(url)}")
+            self.pause(2)
+
+    def _get_in(self, url: str, token: str) -> Plane:
+        """The cluster's plane, as soon as one of its servers takes the token and the node's password."""
+        while True:
+            for address in [url, *(f"https://{a}" for a in files.known_servers(self.machine))]:
+                plane = self._try(address, token, url)
+                if plane is not None:
+                    return plane
+
+    def _try(self, address: str, token: str, url: str) -> Plane | None:
+        waiting = "Waiting to retrieve agent configuration; server is not ready: "
+        try:
+            server, role = join.reach(self, address, token, "node", seen_as=_BALANCER)
+        except join.Refusal as refusal:
+            self.say("error", f"Failed to validate connection to cluster at {url}: {refusal.why}")
+            self.pause(2 if address == url else 0.5)
+            return None
+        if role != "node":
+            self.say("info", waiting + "failed to retrieve configuration from server: not authorized")
+            self.pause(5)
+            return None
+        if server.stage != "ready" or not server.plane.quorate():
+            self.say("info", waiting + "failed to retrieve configuration from server: runtime core not ready")
+            self.pause(0.5 if self.resumed else 2)
+            return None
+        if not nodes.password_accepted(server.plane.kube, self.node, files.node_password(self.machine)):
+            self.say("info", rejected(server.address))
+            self.pause(5)
+            return None
+        return server.plane
+
+    def _register(self, *, ready: bool) -> None:
+        plane = self.plane
+        with plane.lock:
+            if self.stopped.is_set():
+                raise log.Stopped
+            kubelet = kubelet_of(self)
+            nodes.register(plane.kube, kubelet)
+            now = self.kit.clock.now()
+            nodes.report(plane.kube, kubelet, now, ready=ready or self.resumed, voter=None)
+            plane.kubelets.add(self.node)
+            self.machine.listen_port(10250)
+
+    def gone(self) -> None:
+        plane = getattr(self, "plane", None)
+        if plane is None:
+            return
+        self.machine.unlisten_port(10250)
+        plane.leave(self.node)

@@ -1,0 +1,242 @@
+"""One cluster of the lab's K3s: its authorities, its etcd members, the servers that are up, its virtual address."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from funoffshore.lab.base import Kit
+from funoffshore.lab.k3s import nodes, pki
+from funoffshore.lab.kube.api import Object
+from funoffshore.lab.kube.cluster import KubeCluster
+
+if TYPE_CHECKING:
+    from funoffshore.lab.k3s.server import Server
+
+BUCKET = "k3s-plane"
+PORT = 6443
+GRACE = 40.0
+"""Lab seconds without a word from a kubelet until its Node is NotReady."""
+
+
+class Plane:
+    """The control plane of one cluster; kept in the store, so a new process of the lab finds it again."""
+
+    def __init__(self, kit: Kit, identity: str, document: dict[str, Any], doors: Doors) -> None:
+        self.kit = kit
+        self.identity = identity
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.servers: dict[str, Server] = {}
+        """Servers whose etcd is up, by node name."""
+        self.kubelets: set[str] = set()
+        """Nodes whose kubelet is up."""
+        balancer = "" if document["settings"]["disable-servicelb"] == "true" else str(document["address"])
+        self.kube = KubeCluster(
+            kit, identity, load_balancer=balancer, ca=document["ca"]["server-ca"]["certificate"],
+            version=str(document["version"]),
+        )  # fmt: skip
+        self._doors = doors
+        self._document = document
+        self._vip = ""
+        self._vip_holder: Server | None = None
+        self.kube.subscribe(self._hear)
+
+    @classmethod
+    def found(cls, kit: Kit, doors: Doors, facts: dict[str, Any]) -> Plane:
+        """A new cluster. ``facts``: password, agent_password, settings, version, address, etcd
+        (False: SQLite)."""
+        identity = "k3s-" + secrets.token_hex(8)
+        authorities = {}
+        for name in pki.AUTHORITIES:
+            pair = pki.authority(name, kit.clock.now())
+            authorities[name] = {"certificate": pair.certificate.decode(), "key": pair.key.decode()}
+        document = {**facts, "ca": authorities, "members": {}, "sans": []}
+        kit.store.put(BUCKET, identity, document)
+        return cls(kit, identity, document, doors)
+
+    def authority(self, name: str) -> pki.Pair:
+        """``server-ca``, ``client-ca``, …"""
+        kept = self._document["ca"][name]
+        return pki.Pair(kept["certificate"].encode(), kept["key"].encode())
+
+    @property
+    def ca(self) -> bytes:
+        """What ``/cacerts`` serves."""
+        return self.authority("server-ca").certificate
+
+    @property
+    def password(self) -> str:
+        return str(self._document["password"])
+
+    @property
+    def agent_password(self) -> str:
+        """Equals ``password`` when no agent token was set."""
+        return str(self._document["agent_password"] or self.password)
+
+    @property
+    def etcd(self) -> bool:
+        return bool(self._document["etcd"])
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The critical settings, which every server must share."""
+        return dict(self._document["settings"])
+
+    @property
+    def members(self) -> dict[str, dict[str, Any]]:
+        """etcd members by node name: ``etcd_name``, ``address``, ``voter``."""
+        members: dict[str, dict[str, Any]] = self._document["members"]
+        return members
+
+    def remember(self, **facts: Any) -> None:
+        """Changes facts of the cluster, on disk before this returns."""
+        with self.lock:
+            self._document.update(facts)
+            self._save()
+
+    def add_names(self, names: set[str]) -> list[str]:
+        """The serving certificate's names once ``names`` are added: they only ever grow."""
+        with self.lock:
+            self._document["sans"] = sorted(set(self._document["sans"]) | names)
+            self._save()
+            return list(self._document["sans"])
+
+    def set_member(self, node: str, **facts: Any) -> None:
+        with self.lock:
+            self.members[node] = {**self.members.get(node, {}), **facts}
+            self._save()
+
+    def _save(self) -> None:
+        self.kit.store.put(BUCKET, self.identity, self._document)
+
+    def role_of(self, user: str, password: str) -> str:
+        """``server``, ``node`` or empty (not authorized)."""
+        if user == "server" and secrets.compare_digest(password.encode(), self.password.encode()):
+            return "server"
+        if user == "node" and secrets.compare_digest(password.encode(), self.agent_password.encode()):
+            return "node"
+        kept = self.kube.get("v1/Secret", "kube-system", f"bootstrap-token-{user}") if len(user) == 6 else None
+        return "node" if kept is not None and nodes.bootstrap_secret(kept) == password else ""
+
+    def quorate(self) -> bool:
+        """Whether a majority of etcd's members is up."""
+        with self.lock:
+            if not self.etcd:
+                return bool(self.servers)
+            return len(self.servers.keys() & self.members.keys()) * 2 > len(self.members)
+
+    def addresses(self) -> list[str]:
+        """``address:6443`` of every server that is up."""
+        with self.lock:
+            return sorted(f"{s.address}:{PORT}" for s in self.servers.values())
+
+    def enter(self, server: Server) -> None:
+        """``server``'s etcd is up."""
+        with self.lock:
+            self.servers[server.node] = server
+            self.changed.notify_all()
+
+    def leave(self, node: str) -> None:
+        """The process on ``node`` (server or agent) is gone; its Node will be NotReady after a while."""
+        with self.lock:
+            self.servers.pop(node, None)
+            self.kubelets.discard(node)
+            self.changed.notify_all()
+            self.place_vip()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Marks Nodes without a kubelet NotReady: at once in a lab without latencies, else after the grace."""
+
+        def mark() -> None:
+            with self.lock:
+                if self.quorate():
+                    nodes.mark_lost(self.kube, self.kubelets, self.kit.clock.now())
+
+        if self.kit.latencies == type(self.kit.latencies)():
+            mark()
+        else:
+            self.kit.clock.after(GRACE, mark)
+
+    def _hear(self, what: str, obj: Object) -> None:
+        kind, name = obj.get("kind"), obj["metadata"]["name"]
+        if kind == "DaemonSet" and nodes.virtual_address(obj):
+            self.kit.clock.after(self.kit.latencies.workload if what == "ADDED" else 0, self.find_vip)
+        elif kind == "Node" and what == "DELETED":
+            threading.Thread(target=self._forget_node, args=(name,), daemon=True).start()
+
+    def _forget_node(self, name: str) -> None:
+        self.kube.delete("v1/Secret", "kube-system", f"{name}.node-password.k3s")
+        with self.lock:
+            if self.members.pop(name, None) is None:
+                return
+            self._save()
+            server = self.servers.pop(name, None)
+            self.changed.notify_all()
+            self.place_vip()
+        if server is not None:
+            server.expelled()
+
+    def find_vip(self) -> None:
+        """Looks for kube-vip among the DaemonSets and serves its address."""
+        found = [a for d in self.kube.list("apps/v1/DaemonSet") if (a := nodes.virtual_address(d))]
+        with self.lock:
+            if self._vip and self._vip not in found:
+                self._drop_vip()
+            self._vip = found[0] if found else ""
+            self.place_vip()
+
+    def place_vip(self) -> None:
+        """Keeps the virtual address on a ready server, and nowhere when there is none."""
+        with self.lock:
+            ready = [s for s in self.servers.values() if s.stage == "ready"]
+            if self._vip_holder in ready:
+                return
+            self._drop_vip()
+            if self._vip and ready:
+                self._vip_holder = ready[0]
+                self._doors.open(self._vip, ready[0])
+
+    def _drop_vip(self) -> None:
+        if self._vip_holder is not None:
+            self._vip_holder = None
+            self._doors.shut(self._vip)
+
+    def close(self) -> None:
+        """The lab's process ends: nothing is served any more, the objects stay as they are."""
+        with self.lock:
+            self._vip = ""
+            self._drop_vip()
+        self.kube.close()
+
+
+class Doors:
+    """Which server answers on which address, for those who join; also opens and closes the real listeners."""
+
+    def __init__(self, answer: Callable[[Server], Callable[..., Any]]) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, Server] = {}
+        self._answer = answer
+
+    def open(self, host: str, server: Server) -> None:
+        plane = server.plane
+        plane.kube.listen(
+            host, PORT, server.serving.certificate, server.serving.key, plane.authority("client-ca").certificate,
+            self._answer(server),
+        )  # fmt: skip
+        with self._lock:
+            self._open[host] = server
+
+    def shut(self, host: str) -> None:
+        with self._lock:
+            server = self._open.pop(host, None)
+        if server is not None:
+            server.plane.kube.unlisten(host, PORT)
+
+    def behind(self, host: str, port: int) -> Server | None:
+        """The server that answers on ``host:port``; None means connection refused."""
+        with self._lock:
+            return self._open.get(host) if port == PORT else None

@@ -1,0 +1,42 @@
+"""Status objects and the other small documents that the API server answers with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from funoffshore.lab.kube.api import ApiError, HttpResponse, Object
+
+_REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed",
+            406: "NotAcceptable", 409: "Conflict", 410: "Expired", 415: "UnsupportedMediaType", 422: "Invalid",
+            500: "InternalError", 503: "ServiceUnavailable"}  # fmt: skip
+
+
+def as_json(status: int, body: Any) -> HttpResponse:
+    return HttpResponse(status, json.dumps(body).encode(), "application/json")
+
+
+def failure(code: int, message: str, reason: str = "", details: Object | None = None) -> Object:
+    """metav1.Status of a refused request."""
+    status: Object = {
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
+        "reason": reason or _REASONS.get(code, "Unknown"), "code": code,
+    }  # fmt: skip
+    if details:
+        status["details"] = details
+    return status
+
+
+def of_error(error: ApiError, details: Object | None = None) -> Object:
+    """The Status for ``error``; its causes are added to ``details``."""
+    causes = getattr(error, "causes", None)
+    shown = dict(details or {})
+    if causes:
+        shown["causes"] = causes
+    return failure(error.code, error.message, error.reason, shown or None)
+
+
+def success(kind_plural: str, group: str, name: str, uid: str) -> Object:
+    """metav1.Status of a finished deletion."""
+    details = {"name": name, "kind": kind_plural, "uid": uid} | ({"group": group} if group else {})
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

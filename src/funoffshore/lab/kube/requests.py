@@ -1,0 +1,177 @@
+"""From an HTTP request to a verb on objects, and back to JSON."""
+
+from __future__ import annotations
+
+import logging
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from funoffshore.lab.kube import answers, discovery, reads, writes
+from funoffshore.lab.kube.api import ApiError, HttpRequest, HttpResponse, Object
+from funoffshore.lab.kube.kinds import Kind
+
+if TYPE_CHECKING:
+    from funoffshore.lab.kube.cluster import KubeCluster
+
+_log = logging.getLogger(__name__)
+_HEALTH = ("/readyz", "/livez", "/healthz")
+Answer = HttpResponse | Iterator[bytes]
+
+
+class Raw(Protocol):
+    """What a connection received."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Door(Protocol):
+    """The listener behind the connection."""
+
+    @property
+    def closed(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request for objects, taken apart."""
+
+    cluster: KubeCluster
+    kind: Kind
+    namespace: str | None
+    """None: all namespaces."""
+    name: str
+    """Empty: the collection."""
+    sub: str
+    """Subresource, or empty."""
+    method: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    door: Door
+
+    @property
+    def manager(self) -> str:
+        """Who changes fields: ``fieldManager``, else the first word of the User-Agent."""
+        agent = self.headers.get("user-agent", "unknown").split("/")[0]
+        return self.query.get("fieldManager") or agent or "unknown"
+
+    @property
+    def dry(self) -> bool:
+        return self.query.get("dryRun", "") == "All"
+
+    @property
+    def home(self) -> str:
+        """Namespace of one object: empty for cluster-scoped kinds."""
+        return self.namespace or ""
+
+
+def answer(
+    cluster: KubeCluster, extra: Callable[[HttpRequest], HttpResponse | None], raw: Raw, peer: str, door: Door
+) -> Answer:
+    """Never raises: what goes wrong becomes a Status."""
+    try:
+        path, _, query_text = raw.target.partition("?")
+        path = urllib.parse.unquote(path)
+        special = extra(HttpRequest(raw.method, path, raw.headers, peer, raw.body))
+        if special is not None:
+            return special
+        if not peer and not _token_user(cluster, raw.headers):
+            return answers.as_json(401, answers.failure(401, "Unauthorized"))
+        query = {k: v[-1] for k, v in urllib.parse.parse_qs(query_text, keep_blank_values=True).items()}
+        return _route(cluster, raw, path, query, door)
+    except ApiError as why:
+        return answers.as_json(why.code, answers.of_error(why))
+    except Exception:
+        _log.exception("%s %s failed", raw.method, raw.target)
+        return answers.as_json(500, answers.failure(500, "an error on the server has prevented the request"))
+
+
+def _token_user(cluster: KubeCluster, headers: dict[str, str]) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return cluster.user_of(token.strip()) if scheme.lower() == "bearer" else None
+
+
+def _route(cluster: KubeCluster, raw: Raw, path: str, query: dict[str, str], door: Door) -> Answer:
+    parts = [part for part in path.split("/") if part]
+    if parts[:1] == ["api"] and len(parts) > 2 and parts[1] == "v1":
+        return _objects(cluster, raw, "", "v1", parts[2:], query, door)
+    if parts[:1] == ["apis"] and len(parts) > 3:
+        return _objects(cluster, raw, parts[1], parts[2], parts[3:], query, door)
+    if raw.method not in ("GET", "HEAD"):
+        raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    return _about(cluster, path, parts, query)
+
+
+def _about(cluster: KubeCluster, path: str, parts: list[str], query: dict[str, str]) -> HttpResponse:
+    if path in _HEALTH or (len(parts) == 2 and f"/{parts[0]}" in _HEALTH):
+        return HttpResponse(200, discovery.health(f"/{parts[0]}", verbose="verbose" in query).encode())
+    found = _document(cluster, parts)
+    if found is None:
+        return HttpResponse(404, b"404 page not found\n", "text/plain; charset=utf-8")
+    return answers.as_json(200, found)
+
+
+def _document(cluster: KubeCluster, parts: list[str]) -> Object | None:
+    kinds = cluster.core.kinds
+    whole: dict[str, Callable[[], Object]] = {
+        "": lambda: {"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/readyz", "/version"]},
+        "version": lambda: discovery.version(cluster.version),
+        "api": lambda: {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
+        "apis": lambda: discovery.groups(kinds),
+        "openapi/v2": lambda: discovery.openapi(cluster.version),
+        "openapi/v3": lambda: discovery.openapi_v3(kinds),
+    }
+    if make := whole.get("/".join(parts)):
+        return make()
+    if parts == ["api", "v1"]:
+        return discovery.resources(kinds, "", "v1")
+    if parts[0] == "apis" and len(parts) == 2:
+        return discovery.group(kinds, parts[1])
+    if parts[0] == "apis" and len(parts) == 3:
+        return discovery.resources(kinds, parts[1], parts[2])
+    return None
+
+
+def _objects(
+    cluster: KubeCluster, raw: Raw, group: str, version: str, parts: list[str], query: dict[str, str], door: Door
+) -> Answer:
+    virtual = writes.review(group, parts, raw.method, raw.body)
+    if virtual is not None:
+        return answers.as_json(201, virtual)
+    namespace: str | None = None
+    if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "finalize"):
+        namespace, parts = parts[1], parts[2:]
+    kind = cluster.core.kinds.at(group, version, parts[0])
+    if kind is None or len(parts) > 3 or (namespace is not None and not kind.namespaced):
+        if not any((k.group, k.version) == (group, version) for k in cluster.core.kinds.all()):
+            return HttpResponse(404, b"404 page not found\n", "text/plain; charset=utf-8")
+        raise ApiError(404, "NotFound", "the server could not find the requested resource")
+    name, sub = [*parts[1:], "", ""][:2]
+    call = Call(cluster, kind, namespace, name, sub, raw.method, query, raw.headers, raw.body, door)
+    try:
+        return _perform(call)
+    except ApiError as why:
+        details = {"name": name, "kind": kind.plural} | ({"group": kind.group} if kind.group else {})
+        return answers.as_json(why.code, answers.of_error(why, {k: v for k, v in details.items() if v}))
+
+
+def _perform(call: Call) -> Answer:
+    if call.kind.namespaced and call.name and call.namespace is None:
+        raise ApiError(404, "NotFound", "the server could not find the requested resource")
+    if call.method in ("GET", "HEAD"):
+        return reads.read(call)
+    answer_ = writes.write(call)
+    if not call.dry and answer_.status < 300:
+        sub = f"/{call.sub}" if call.sub else ""
+        where = "/".join(filter(None, (call.namespace, call.name)))
+        call.cluster.kit.ledger.add("kube", f"{call.method} {call.kind.key}{sub} {where}".rstrip())
+    return answer_

@@ -1,0 +1,126 @@
+"""The road: look, plan, run, look again, until a fresh look plans nothing. No exit code is believed."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from funoffshore import errors, journal, run
+from funoffshore.config import ClusterConfig
+from funoffshore.plan import Action, Plan, Verb
+from funoffshore.reading import Absent, Reading
+from funoffshore.stages import flux, k3s, machines
+from funoffshore.world.ssh import HostFacts
+from funoffshore.world.world import World
+
+ROUNDS = 12
+"""Looks before a run gives up on a world that keeps changing its mind. Two are usual: one to act, one to believe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one look at every door showed."""
+
+    machines: machines.MachineFacts
+    hosts: Mapping[str, Reading[HostFacts]]
+    k3s: k3s.K3sFacts
+    flux: flux.FluxFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended that ended well."""
+
+    actions: int
+    """Changes that were made; waits do not count."""
+    rounds: int
+    seconds: float
+    """On the cluster's clock."""
+
+
+def look(world: World, config: ClusterConfig) -> Facts:
+    """Reads every door once. Never changes anything."""
+    with ThreadPoolExecutor(2, thread_name_prefix="look") as pool:
+        seen = machines.observe(world, config)
+        alive = [n for n in config.nodes if machines.is_running(seen, n.name)]
+        hosts: dict[str, Reading[HostFacts]] = {n.name: Absent() for n in config.nodes}
+        hosts |= world.hosts.observe_all(alive)
+        k3s_facts = pool.submit(k3s.observe, world, config, hosts)
+        flux_facts = pool.submit(flux.observe, world, config)
+        return Facts(seen, hosts, k3s_facts.result(), flux_facts.result())
+
+
+def plan(config: ClusterConfig, facts: Facts, until: str = "flux") -> Plan:
+    """One graph over the whole chain, as far as ``until`` (``machines``, ``k3s``, ``flux``)."""
+    actions = [
+        *machines.plan(config, facts.machines, facts.hosts),
+        *k3s.plan(config, facts.k3s, facts.hosts),
+        *flux.plan(config, facts.flux),
+    ]
+    return Plan.of(actions).until(until)
+
+
+def problems(config: ClusterConfig, facts: Facts) -> list[errors.FoError]:
+    """What stands in the way before anything may be changed; empty when nothing does."""
+    return [*machines.problems(config, facts.machines), *k3s.problems(config, facts.k3s, facts.hosts)]
+
+
+def apply(world: World, config: ClusterConfig, action: Action, step: run.Step) -> None:
+    """Performs one action of whatever stage."""
+    stage = {"machines": machines, "k3s": k3s, "flux": flux}[action.stage]
+    stage.apply(world, config, action, step)
+
+
+def converge(
+    world: World,
+    config: ClusterConfig,
+    log: journal.Journal,
+    events: run.Events,
+    stop: threading.Event,
+    until: str = "flux",
+    heard: Callable[[str], None] = lambda sentence: None,
+) -> Outcome:
+    """Runs until a fresh look plans nothing. Raises what an action raised first, a problem found before anything
+    was changed, or StillPlannedError for an action that ended well and is planned again unchanged."""
+    start = world.clock.monotonic()
+    earlier = journal.unfinished(config.state)
+    applied: Counter[tuple[str, str, str]] = Counter()
+    changes = 0
+    for round_ in range(1, ROUNDS + 1):
+        heard("looking at what is there" if round_ == 1 else "looking again, to be sure")
+        facts = look(world, config)
+        if found := problems(config, facts):
+            raise _joined(found)
+        wanted = plan(config, facts, until)
+        if not wanted:
+            return Outcome(changes, round_, world.clock.monotonic() - start)
+        _refuse_repeats(wanted, applied)
+        run.execute(wanted, lambda action, step: apply(world, config, action, step), log, events, stop, earlier)
+        applied.update((a.verb.value, a.key, a.reason) for a in wanted.actions.values())
+        changes += sum(a.verb is not Verb.WAIT for a in wanted.actions.values())
+        earlier = {}
+    raise errors.StillPlannedError(
+        f"after {ROUNDS} rounds something is still to be done: {next(iter(wanted.actions.values()))}",
+        fix="look at what else changes this cluster",
+    )
+
+
+def _refuse_repeats(wanted: Plan, applied: Counter[tuple[str, str, str]]) -> None:
+    for action in wanted.in_order():
+        times = applied[(action.verb.value, action.key, action.reason)]
+        if times >= (3 if action.verb is Verb.WAIT else 1):
+            raise errors.StillPlannedError(
+                f"{action.key} was done and ended well, and a fresh look still says: {action}",
+                fix="run fo status and look at the journal of this run",
+            )
+
+
+def _joined(found: list[errors.FoError]) -> errors.FoError:
+    """The first problem, with the others as evidence, so that all can be mended in one go."""
+    first, *others = found
+    if others:
+        first.evidence = (*first.evidence, *(f"also: {o.message}" + (f" ({o.fix})" if o.fix else "") for o in others))
+    return first

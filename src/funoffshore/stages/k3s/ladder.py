@@ -1,0 +1,167 @@
+"""Up the ladder from "started" to "Ready": each rung is a wait with a sentence, and a stall names its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from funoffshore import clock, errors
+from funoffshore.config import ClusterConfig, Node
+from funoffshore.config.model import Role as NodeRole
+from funoffshore.reading import Absent, Present, Unreadable
+from funoffshore.run import Step
+from funoffshore.stages.k3s import access, causes, files
+from funoffshore.stages.k3s.facts import NodeFact
+from funoffshore.stages.k3s.look import node_facts
+from funoffshore.world import kube, supervisor
+from funoffshore.world.ssh import Look
+from funoffshore.world.world import World
+
+T = TypeVar("T")
+FIRST_LOOK = 3.0
+"""Seconds on a rung until the journal is read for a cause; then every ``LOOK_AGAIN``."""
+LOOK_AGAIN = 6.0
+DEADLINE = 420.0
+"""Seconds for one rung. A first start on an overloaded machine took half a minute until /readyz."""
+
+
+@dataclass
+class Ladder:
+    """The climb of one node."""
+
+    world: World
+    config: ClusterConfig
+    node: Node
+    step: Step
+    before: tuple[str, ...] = ()
+    """Journal lines that were there before this action touched the unit."""
+    deadline: float = DEADLINE
+    _looked: float = field(default=0.0, init=False)
+
+    def climb_server(self, ca_hash: Callable[[], str]) -> None:
+        """A server, until it is Ready, votes in etcd, and the VIP serves its authority.
+
+        ``ca_hash`` reads the authority's hash from the token on a disk; asked once the server is up.
+        """
+        door, address = supervisor.Supervisor(self.config), str(self.node.address)
+        self._wait("its supervisor to answer /ping", lambda: _reading(door.ping(address), "the port is closed"))
+        expected = ca_hash()
+        self._same_authority(door, address, expected)
+        with access.api(self.world, self.config, self.node, address, expected) as api:
+            self._wait("its API server to be ready", lambda: _reading(api.readyz(), "no kubeconfig"))
+            self._node(api)
+        vip = str(self.config.network.vip)
+        self._wait(f"the VIP {vip} to answer", lambda: _reading(door.ping(vip), "the port is closed"))
+        self._same_authority(door, vip, expected)
+
+    def climb_agent(self, ca_hash: str) -> None:
+        """An agent, until it is Ready."""
+        with access.api_of_cluster(self.world, self.config, ca_hash) as api:
+            self._node(api)
+
+    def _same_authority(self, door: supervisor.Supervisor, address: str, expected: str) -> None:
+        claimed = self._wait("/cacerts", lambda: _reading(door.ca_hash(address), "the port is closed"))
+        if claimed != expected:
+            raise errors.TrustError(
+                f"{address}:6443 claims another authority ({claimed[:12]}…) than the token on the "
+                f"servers' disks ({expected[:12]}…)",
+                fix="another cluster answers on that address; find it before anything else",
+            )
+
+    def _node(self, api: kube.Kube) -> None:
+        self._wait("its Node to be Ready", lambda: self._is_ready(api))
+        if self.node.role is NodeRole.CONTROLLER:
+            self._wait("its etcd member to vote", lambda: self._votes(api))
+
+    def _seen(self, api: kube.Kube) -> NodeFact | clock.Pending:
+        match node_facts(api.list("v1/Node")):
+            case Present(nodes) if self.node.name in nodes:
+                return nodes[self.node.name]
+            case Present():
+                return clock.Pending("the cluster does not know it yet")
+            case Unreadable(why):
+                return clock.Pending(why)
+        return clock.Pending("there are no nodes")
+
+    def _is_ready(self, api: kube.Kube) -> clock.Done[None] | clock.Pending:
+        seen = self._seen(api)
+        if isinstance(seen, clock.Pending):
+            return seen
+        if not seen.ready:
+            return clock.Pending(seen.said)
+        if seen.version != self.config.k3s.version:
+            return clock.Pending(f"it still runs {seen.version}")
+        if seen.fingerprint != files.fingerprint(self.config, self.node):
+            return clock.Pending("it still runs with its former settings")
+        return clock.Done(None)
+
+    def _votes(self, api: kube.Kube) -> clock.Done[None] | clock.Pending:
+        seen = self._seen(api)
+        if isinstance(seen, clock.Pending):
+            return seen
+        return clock.Done(None) if seen.voter else clock.Pending("it is still a learner")
+
+    def _wait(self, what: str, probe: Callable[[], clock.Done[T] | clock.Pending]) -> T:
+        begun = self.world.clock.monotonic()
+        self._looked = begun + FIRST_LOOK - LOOK_AGAIN
+
+        def patient() -> clock.Done[T] | clock.Pending:
+            self.step.checkpoint()
+            outcome = probe()
+            now = self.world.clock.monotonic()
+            if isinstance(outcome, clock.Pending) and now - self._looked >= LOOK_AGAIN:
+                self._looked = now
+                return self._explained(outcome)
+            return outcome
+
+        return clock.wait(
+            self.world.clock,
+            f"{self.node.name}: {what}",
+            patient,
+            deadline=self.deadline,
+            interval=1.0,
+            say=self.step.say,
+            evidence=self.evidence,
+            fix=f"read the journal of {files.unit_name(self.node)} on {self.node.name}, then run fo bootstrap again",
+        )
+
+    def _explained(self, pending: clock.Pending) -> clock.Pending:
+        """Puts the journal's cause into the sentence. Raises TaskFailedError when waiting cannot help."""
+        lines = self.journal()
+        cause = causes.find(causes.fresh(lines, self.before))
+        if cause is None:
+            return pending
+        if cause.hopeless:
+            raise errors.TaskFailedError(
+                f"K3s on {self.node.name} does not come up: {cause.says}",
+                fix=cause.fix,
+                evidence=causes.redacted(self.config, lines[-12:]),
+            )
+        return clock.Pending(f"{cause.says} ({pending.said})")
+
+    def journal(self) -> list[str]:
+        """The unit's last lines; empty when the host cannot be read."""
+        name = files.unit_name(self.node)
+        reading = self.world.hosts.observe(self.node, Look(files=(), units=(name,), journal=60, commands=(), space=()))
+        if isinstance(reading, Present):
+            match reading.value.unit(name):
+                case Present(unit):
+                    return list(unit.journal)
+        return []
+
+    def evidence(self) -> tuple[str, ...]:
+        """The journal's tail with its cause first, without secrets."""
+        lines = self.journal()
+        cause = causes.find(causes.fresh(lines, self.before))
+        first = (f"cause: {cause.says}",) if cause else ()
+        return (*first, *causes.redacted(self.config, lines[-12:]))
+
+
+def _reading(reading: Present[T] | Absent | Unreadable, absent: str) -> clock.Done[T] | clock.Pending:
+    match reading:
+        case Present(value):
+            return clock.Done(value)
+        case Unreadable(why):
+            return clock.Pending(why)
+    return clock.Pending(absent)

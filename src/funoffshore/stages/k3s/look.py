@@ -1,0 +1,83 @@
+"""Looks at K3s: what the hosts showed already, the kubeconfig on our disk, and the Nodes behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from funoffshore import errors, kubeconfig
+from funoffshore.config import ClusterConfig, Node
+from funoffshore.reading import Absent, Present, Reading, Unreadable
+from funoffshore.stages.k3s.facts import LABEL, TOKEN, K3sFacts, NodeFact, holds_data
+from funoffshore.world.ssh import HostFacts
+from funoffshore.world.world import World
+
+_TOKEN = re.compile(r"K10([0-9a-f]{64})::server:(.+)")
+
+
+def observe(world: World, config: ClusterConfig, hosts: Mapping[str, Reading[HostFacts]]) -> K3sFacts:
+    """Only reads. ``hosts`` is what the SSH door showed; a machine that does not exist is Absent there."""
+    kept = kubeconfig.read(config.kubeconfig)
+    nodes: Reading[Mapping[str, NodeFact]] = Absent()
+    ca_hash: Reading[str] = Absent()
+    nowhere = all(isinstance(hosts.get(n.name), Absent) for n in config.controllers)
+    if isinstance(kept, Present) and not nowhere:
+        nodes = node_facts(world.kube.list("v1/Node"))
+        if isinstance(nodes, Unreadable):
+            ca_hash = _first_hash(world, config, hosts)
+    return K3sFacts(hosts=dict(hosts), nodes=nodes, kubeconfig=kept, ca_hash=ca_hash)
+
+
+def node_facts(reading: Reading[list[dict[str, Any]]]) -> Reading[Mapping[str, NodeFact]]:
+    """Nodes by name."""
+    match reading:
+        case Present(items):
+            return Present({str(item["metadata"]["name"]): node_fact(item) for item in items})
+        case Unreadable(why):
+            return Unreadable(why)
+    return Unreadable("the API knows no nodes")
+
+
+def node_fact(node: Mapping[str, Any]) -> NodeFact:
+    """One Node; conditions are found by type, never by position."""
+    status = node.get("status") or {}
+    conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    ready, info = conditions.get("Ready", {}), status.get("nodeInfo") or {}
+    return NodeFact(
+        ready=ready.get("status") == "True",
+        voter=conditions.get("EtcdIsVoter", {}).get("status") == "True",
+        version=str(info.get("kubeletVersion", "")),
+        uuid=str(info.get("systemUUID", "")).lower(),
+        fingerprint=str((node["metadata"].get("labels") or {}).get(LABEL, "")),
+        said=str(ready.get("message") or ready.get("reason") or "it has not reported yet"),
+    )
+
+
+def token_hash(world: World, config: ClusterConfig, node: Node) -> Reading[str]:
+    """SHA-256 of the authority, from the token on ``node``'s disk. Raises RefusedError when the secret differs."""
+    match world.hosts.read_file(node, TOKEN):
+        case Present(data):
+            found = _TOKEN.fullmatch(data.decode("utf-8", "replace").strip())
+            if not found:
+                return Unreadable(f"{TOKEN} on {node.name} is no token")
+            if found[2] != config.k3s.token.get_secret_value():
+                raise errors.RefusedError(
+                    f"the cluster on {node.name} has another token than the env file",
+                    fix="put the cluster's own K3S_TOKEN back, or rotate it with k3s token rotate",
+                )
+            return Present(found[1])
+        case other:
+            return other
+
+
+def _first_hash(world: World, config: ClusterConfig, hosts: Mapping[str, Reading[HostFacts]]) -> Reading[str]:
+    for node in config.controllers:
+        if holds_data(hosts.get(node.name, Unreadable("not looked at")), node):
+            try:
+                found = token_hash(world, config, node)
+            except errors.FoError as why:
+                found = Unreadable(why.message)
+            if isinstance(found, Present):
+                return found
+    return Unreadable("no controller showed its token")

@@ -1,0 +1,15 @@
+"""The door to the hosts: one SSH connection per node, one round trip per look or change."""
+
+from funoffshore.world.ssh.facts import CloudInit as CloudInit
+from funoffshore.world.ssh.facts import FileFact as FileFact
+from funoffshore.world.ssh.facts import HostFacts as HostFacts
+from funoffshore.world.ssh.facts import ReplyError as ReplyError
+from funoffshore.world.ssh.facts import Space as Space
+from funoffshore.world.ssh.facts import UnitFact as UnitFact
+from funoffshore.world.ssh.facts import parse as parse
+from funoffshore.world.ssh.hosts import OBSERVED_FILES as OBSERVED_FILES
+from funoffshore.world.ssh.hosts import OBSERVED_UNITS as OBSERVED_UNITS
+from funoffshore.world.ssh.hosts import FileLook as FileLook
+from funoffshore.world.ssh.hosts import FileWrite as FileWrite
+from funoffshore.world.ssh.hosts import Hosts as Hosts
+from funoffshore.world.ssh.hosts import Look as Look

@@ -19,7 +19,9 @@ def examine(world: World, config: ClusterConfig) -> tuple[Finding, ...]:
         _tools(),
         _commit(world.repo.head()),
         _remote(world, config),
-        _answers("FO-DOC-005", "Proxmox to answer with the pinned certificate", lambda: world.proxmox.version().release),
+        _answers(
+            "FO-DOC-005", "Proxmox to answer with the pinned certificate", lambda: world.proxmox.version().release
+        ),
         *_obstacles(world, config),
     )
 

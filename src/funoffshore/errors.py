@@ -69,9 +69,7 @@ class RefusedError(FoError):
 
     exit_code = 6
 
-    def __init__(
-        self, message: str, *, status: int = 0, fix: str = "", evidence: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, message: str, *, status: int = 0, fix: str = "", evidence: tuple[str, ...] = ()) -> None:
         super().__init__(message, fix=fix, evidence=evidence)
         self.status = status
         """HTTP status where there was one, else 0."""

@@ -28,6 +28,4 @@ def openssh_private(key: Ed25519PrivateKey) -> str:
 
 def openssh_public(key: Ed25519PrivateKey) -> str:
     """``ssh-ed25519 AAAA…``, one line without comment."""
-    return (
-        key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
-    )
+    return key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()

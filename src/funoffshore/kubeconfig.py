@@ -75,16 +75,20 @@ def parse(text: str, mode: int = 0o600) -> Kubeconfig:
 def read(path: Path) -> Reading[Kubeconfig]:
     """The kubeconfig at ``path``. A file that is no kubeconfig of ours is Unreadable, not Absent."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # O_NONBLOCK: a FIFO in its place must not hang fo.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return Absent()
     except OSError as why:
         return Unreadable(f"{path}: {why.strerror}")
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return Unreadable(f"{path} is not a regular file")
-        data = file.read(MAX_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     try:
         if len(data) > MAX_BYTES:
             return Unreadable(f"{path} is larger than a kubeconfig can be")

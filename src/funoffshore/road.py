@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from funoffshore import errors, journal, run
@@ -43,21 +42,21 @@ class Outcome:
 
 def look(world: World, config: ClusterConfig) -> Facts:
     """Reads every door once. Never changes anything."""
-    with ThreadPoolExecutor(2, thread_name_prefix="look") as pool:
-        seen = machines.observe(world, config)
-        alive = [n for n in config.nodes if machines.is_running(seen, n.name)]
-        hosts: dict[str, Reading[HostFacts]] = {n.name: Absent() for n in config.nodes}
-        hosts |= world.hosts.observe_all(alive)
-        k3s_facts = pool.submit(k3s.observe, world, config, hosts)
-        flux_facts = pool.submit(flux.observe, world, config)
-        return Facts(seen, hosts, k3s_facts.result(), flux_facts.result())
+    seen = machines.observe(world, config)
+    alive = [n for n in config.nodes if machines.is_running(seen, n.name)]
+    hosts: dict[str, Reading[HostFacts]] = {n.name: Absent() for n in config.nodes}
+    hosts |= world.hosts.observe_all(alive)
+    k3s_facts = k3s.observe(world, config, hosts)
+    # None: some controller could not be read, and that is not taken for empty
+    exists = k3s.cluster_exists(config, k3s_facts) is not False
+    return Facts(seen, hosts, k3s_facts, flux.observe(world, config, exists))
 
 
 def plan(config: ClusterConfig, facts: Facts, until: str = "flux") -> Plan:
     """One graph over the whole chain, as far as ``until`` (``machines``, ``k3s``, ``flux``)."""
     actions = [
         *machines.plan(config, facts.machines, facts.hosts),
-        *k3s.plan(config, facts.k3s, facts.hosts),
+        *k3s.plan(config, facts.k3s),
         *flux.plan(config, facts.flux),
     ]
     return Plan.of(actions).until(until)
@@ -65,7 +64,7 @@ def plan(config: ClusterConfig, facts: Facts, until: str = "flux") -> Plan:
 
 def problems(config: ClusterConfig, facts: Facts) -> list[errors.FoError]:
     """What stands in the way before anything may be changed; empty when nothing does."""
-    return [*machines.problems(config, facts.machines), *k3s.problems(config, facts.k3s, facts.hosts)]
+    return list(machines.problems(config, facts.machines))
 
 
 def apply(world: World, config: ClusterConfig, action: Action, step: run.Step) -> None:

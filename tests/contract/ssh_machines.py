@@ -103,7 +103,11 @@ class Bench:
         for node in self.config.nodes:
             self.lab.power_on(hardware_of(self.config, node))
         for node in self.config.nodes if wait else ():
-            until(lambda node=node: self.kit.store.get("hosts", str(node.vmid))["phase"] == "done")  # type: ignore[misc]
+            self.settle(node)
+
+    def settle(self, node: model.Node) -> None:
+        """Waits until the node's boot is over."""
+        until(lambda: (self.kit.store.get("hosts", str(node.vmid)) or {}).get("phase") == "done")
 
     def root(self) -> Path:
         """The first node's disk."""

@@ -27,7 +27,11 @@ _USER = "holds a user or password; a URL here never does, secrets have keys of t
 
 SINGLE: list[tuple[str, str | None, str]] = [
     ("CLUSTER_NAME", "other", "differs from the name of the file, which is <CLUSTER_NAME>.env"),
-    ("CLUSTER_NAME", "Home", '"Home" is not a DNS label in lower case of at most 20 characters, starting with a letter'),
+    (
+        "CLUSTER_NAME",
+        "Home",
+        '"Home" is not a DNS label in lower case of at most 20 characters, starting with a letter',
+    ),
     ("CLUSTER_NAME", None, "is required and missing"),
     ("CLUSTER_NAME", "", "is empty, and required"),
     ("LAB", "yes", '"yes" is not "embedded"'),
@@ -68,9 +72,13 @@ SINGLE: list[tuple[str, str | None, str]] = [
     ("IMAGE_SHA512", "AB" * 64, "the value is not 128 hex digits in lower case"),
     ("SUBNET", "192.168.7.1/24", "has bits set behind its prefix; the network is 192.168.7.0/24"),
     ("SUBNET", "192.168.7.0", "has no prefix length, like /24"),
-    ("SUBNET", "192.168.7.0/255.255.255.0", 'the value is not an IPv4 network, like 192.168.1.0/24'),
+    ("SUBNET", "192.168.7.0/255.255.255.0", "the value is not an IPv4 network, like 192.168.1.0/24"),
     ("GATEWAY", "192.168.8.1", "the gateway would have 192.168.8.1, which is outside SUBNET 192.168.7.0/24"),
-    ("GATEWAY", "192.168.7.255", "the gateway would have 192.168.7.255, the broadcast address of SUBNET 192.168.7.0/24"),
+    (
+        "GATEWAY",
+        "192.168.7.255",
+        "the gateway would have 192.168.7.255, the broadcast address of SUBNET 192.168.7.0/24",
+    ),
     ("GATEWAY", "192.168.07.1", '"192.168.07.1" is not an IPv4 address'),
     ("VIP", "192.168.7.0", "the VIP would have 192.168.7.0, the network address of SUBNET 192.168.7.0/24"),
     ("VIP", "192.168.7.1", "the VIP would have 192.168.7.1, which the gateway has already (GATEWAY)"),
@@ -144,8 +152,10 @@ SINGLE: list[tuple[str, str | None, str]] = [
     (
         "NODE_W2_NAME",
         "x",
-        "there is no such key; for one machine: NODE_C1_ or NODE_W1_ with IP, VMID, CORES, MEMORY_MIB, DISK_GIB, "
-        "PROXMOX_NODE",
+        (
+            "there is no such key; for one machine: NODE_C1_ or NODE_W1_ with IP, VMID, CORES, MEMORY_MIB, DISK_GIB, "
+            "PROXMOX_NODE"
+        ),
     ),
     ("WORKRES", "3", "there is no such key; did you mean WORKERS?"),
     ("ZZZ", "geheim", "there is no such key"),

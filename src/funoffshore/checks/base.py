@@ -104,7 +104,12 @@ class Check:
         try:
             outcome, said, evidence, fix = self.look(sight)
         except Exception as why:
-            outcome, said, evidence, fix = Outcome.UNKNOWN, f"the check itself broke: {type(why).__name__}: {why}", (), ""
+            outcome, said, evidence, fix = (
+                Outcome.UNKNOWN,
+                f"the check itself broke: {type(why).__name__}: {why}",
+                (),
+                "",
+            )
         return Finding(self.id, self.title, outcome, said, evidence, fix)
 
 

@@ -39,7 +39,9 @@ def _named(reading: Reading[list[Object]], name: str) -> Object | None | Answer:
         case Absent():
             return None
         case Present(objects):
-            found = [o for o in objects if o["metadata"].get("namespace") == NAMESPACE and o["metadata"]["name"] == name]
+            found = [
+                o for o in objects if o["metadata"].get("namespace") == NAMESPACE and o["metadata"]["name"] == name
+            ]
             return found[0] if found else None
 
 

@@ -41,7 +41,11 @@ def system(sight: Sight) -> Answer:
         if missing := [name for name in SYSTEM if name not in there]:
             return failed("a system workload is missing", *missing)
     answer = judge(deployments, "system Deployments", at_least=len(SYSTEM))
-    return answer if answer[0] is not Outcome.PASS else judge(_within(sight.list(DAEMON_SET), "kube-system"), "system DaemonSets")
+    return (
+        answer
+        if answer[0] is not Outcome.PASS
+        else judge(_within(sight.list(DAEMON_SET), "kube-system"), "system DaemonSets")
+    )
 
 
 def deployments(sight: Sight) -> Answer:

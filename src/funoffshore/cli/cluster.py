@@ -31,7 +31,9 @@ class Until(StrEnum):
 def doctor(cluster: common.Cluster = None, json: common.Json = False) -> None:
     """Look for everything that would stop a bootstrap: env file, tools, Proxmox, privileges, addresses, Git.
 
-    Changes nothing. Example: fo doctor -c home
+    Changes nothing.
+
+    Example: fo doctor -c home
     """
     from funoffshore import doctor as doctors
     from funoffshore.findings import Outcome, worst
@@ -80,7 +82,9 @@ def bootstrap(
 ) -> None:
     """Take a Proxmox host to a finished homelab: machines, K3s, Flux, everything in Git, postcheck.
 
-    Safe to run again at any time: it does only what is still to be done. Example: fo bootstrap -c home
+    Safe to run again at any time: it does only what is still to be done.
+
+    Example: fo bootstrap -c home
     """
     from funoffshore import lock
 
@@ -94,7 +98,11 @@ def _bootstrap(world: World, config: ClusterConfig, until: Until) -> None:
     from funoffshore.show import live
 
     log = journal.Journal.begin(
-        config.state, world.clock.now, redact.Redactor(redact.secrets_of(config)), cluster=config.name, until=until.value
+        config.state,
+        world.clock.now,
+        redact.Redactor(redact.secrets_of(config)),
+        cluster=config.name,
+        until=until.value,
     )
     stage = "flux" if until is Until.POSTCHECK else until.value
     try:
@@ -109,7 +117,9 @@ def _bootstrap(world: World, config: ClusterConfig, until: Until) -> None:
     if outcome.actions == 0:
         common.say(f"{config.name}: nothing to do, everything is as desired")
     else:
-        common.say(f"{config.name}: {outcome.actions} changes in {outcome.seconds:.0f} s, and a fresh look plans nothing")
+        common.say(
+            f"{config.name}: {outcome.actions} changes in {outcome.seconds:.0f} s, and a fresh look plans nothing"
+        )
     if until is Until.POSTCHECK:
         from funoffshore.cli import proof
 

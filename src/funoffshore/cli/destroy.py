@@ -36,7 +36,11 @@ def destroy(
         text.plan(wanted)
         _ask(config.name, confirm)
         log = journal.Journal.begin(
-            config.state, world.clock.now, redact.Redactor(redact.secrets_of(config)), cluster=config.name, until="destroy"
+            config.state,
+            world.clock.now,
+            redact.Redactor(redact.secrets_of(config)),
+            cluster=config.name,
+            until="destroy",
         )
         with _interruptible() as stop, live.watch(config, world.clock) as watcher:
             run.execute(

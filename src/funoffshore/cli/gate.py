@@ -57,7 +57,9 @@ def show(cluster: common.Cluster = None, json: common.Json = False) -> None:
 def unlock(cluster: common.Cluster = None) -> None:
     """Set the human's mark that Stage 2 may run. Shows the evidence and asks for the cluster's name.
 
-    Needs a terminal: no script and no persona can do it. Example: fo gate unlock -c home
+    Needs a terminal: no script and no persona can do it.
+
+    Example: fo gate unlock -c home
     """
     config = common.load(cluster)
     seen = statuses.read(config.state)
@@ -84,7 +86,10 @@ def unlock(cluster: common.Cluster = None) -> None:
 
 @app.command()
 def lock(cluster: common.Cluster = None) -> None:
-    """Take the human's mark back: Stage 2 is locked from now on. Example: fo gate lock -c home"""
+    """Take the human's mark back: Stage 2 is locked from now on.
+
+    Example: fo gate lock -c home
+    """
     config = common.load(cluster)
     seen = statuses.read(config.state)
     if isinstance(seen, Present) and seen.value.unlock is not None:

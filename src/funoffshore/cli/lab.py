@@ -68,7 +68,10 @@ def reset(
     cluster: LabCluster = "lab",
     yes: Annotated[bool, typer.Option("--yes", help="Yes, delete the simulated homelab and its state.")] = False,
 ) -> None:
-    """Delete the simulated homelab: an empty Proxmox is left. Example: fo lab reset --yes"""
+    """Delete the simulated homelab: an empty Proxmox is left.
+
+    Example: fo lab reset --yes
+    """
     from funoffshore.lab import lab
 
     config = common.load(cluster)
@@ -81,7 +84,10 @@ def reset(
 
 @app.command()
 def status(cluster: LabCluster = "lab", json: common.Json = False) -> None:
-    """Say whether the lab is served, how it behaves, and how many changes it has seen. Example: fo lab status --json"""
+    """Say whether the lab is served, how it behaves, and how many changes it has seen.
+
+    Example: fo lab status --json
+    """
     from dataclasses import asdict
 
     from funoffshore.lab import lab
@@ -118,6 +124,7 @@ def faults(
 
     Known: task-fail, task-hang, task-lost (type=qmcreate,vmid=901,times=1), ssh-cut (node=lab-c1,times=1),
     node-no-join (node=lab-w1), component-unready (namespace=traefik,name=traefik), git-unreachable.
+
     Example: fo lab faults --on task-fail,type=qmstart,times=1
     """
     from funoffshore.lab import lab

@@ -23,7 +23,9 @@ def init(
     name: Annotated[str, typer.Argument(help="Name of the cluster: a short DNS label.")],
     answer: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A value for the env file; repeat it. See docs/reference/config.md."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A value for the env file; repeat it. See docs/reference/config.md."
+        ),
     ] = None,
     lab: Annotated[bool, typer.Option("--lab", help="A cluster in the embedded lab: nothing is asked.")] = False,
     pin: Annotated[bool, typer.Option(help="Fetch the digests of image, K3s and Flux from their publishers.")] = True,
@@ -32,6 +34,7 @@ def init(
     """Write config/env/NAME.env (0600): asks or takes values, generates keys, tokens and passwords.
 
     Secrets are better typed at the prompt than given with --set, where the shell's history keeps them.
+
     Example: fo init home --set DOMAIN=example.org --set PROXMOX_URL=https://192.168.1.5:8006
     """
     answers = _answers(answer or [])
@@ -98,7 +101,9 @@ def _make_real(path: Path, name: str, answers: dict[str, str], *, pin: bool, ask
         try:
             answers = pins.fetch(_get, answers) | answers
         except errors.FoError as why:
-            common.say(f"digests were not pinned: {why.message}; fill in K3S_SHA256, FLUX_INSTALL_SHA256 and the image's")
+            common.say(
+                f"digests were not pinned: {why.message}; fill in K3S_SHA256, FLUX_INSTALL_SHA256 and the image's"
+            )
     text = new.generate(name, answers, lab=False)
     new.write(path, text)
     try:

@@ -10,7 +10,7 @@ import typer
 from funoffshore import errors, journal
 from funoffshore import status as statuses
 from funoffshore.cli import common
-from funoffshore.reading import Absent, Present, Unreadable
+from funoffshore.reading import Present
 
 if TYPE_CHECKING:
     from funoffshore.config import ClusterConfig
@@ -54,7 +54,9 @@ def postcheck(
 ) -> None:
     """Verify all of Stage 1 on the live cluster, and write what was found to status.json.
 
-    Exit code 20 when a check failed, 21 when one could not look. Example: fo postcheck -c home --junit out.xml
+    Exit code 20 when a check failed, 21 when one could not look.
+
+    Example: fo postcheck -c home --junit out.xml
     """
     from funoffshore import lock
 
@@ -68,6 +70,7 @@ def prove(
 ) -> None:
     """Asks every check, seals the findings, shows them, and raises when Stage 1 is not proven."""
     from funoffshore.checks import postcheck as checks
+    from funoffshore.cli import gate
     from funoffshore.findings import Outcome
     from funoffshore.show import report as reports
     from funoffshore.show import text
@@ -81,7 +84,8 @@ def prove(
     else:
         text.findings(seen.findings, quiet_passes=True)
     if folder is not None:
-        common.say(f"report: {reports.write(config, folder, Present(sealed), world.clock.now())}")
+        closed = gate.reasons(config, Present(sealed))
+        common.say(f"report: {reports.write(config, folder, Present(sealed), closed, world.clock.now())}")
     if seen.outcome is Outcome.FAIL:
         raise errors.CheckFailedError("Stage 1 is not proven: a check failed", fix="see the findings above")
     if not seen.complete:
@@ -91,7 +95,9 @@ def prove(
 
 def report(
     cluster: common.Cluster = None,
-    run: Annotated[str | None, typer.Option(metavar="UTC", help="Run to report on; the last one when not given.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="UTC", help="Run to report on; the last one when not given.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML file about a run: timeline, topology, checks and gate. Prints its path.
 
@@ -99,6 +105,7 @@ def report(
     """
     import time
 
+    from funoffshore.cli import gate
     from funoffshore.show import report as reports
 
     config = common.load(cluster)
@@ -109,7 +116,4 @@ def report(
         what = f"no run {run}" if run else "no run yet"
         raise errors.ConfigError(f"there is {what} for {config.name}", fix="fo bootstrap, or look into ai/state/runs")
     seen = statuses.read(config.state)
-    if isinstance(seen, Unreadable):
-        common.say(f"the status is left out: {seen.why}")
-        seen = Absent()
-    print(reports.write(config, folders[-1], seen, time.time()))
+    print(reports.write(config, folders[-1], seen, gate.reasons(config, seen), time.time()))

@@ -263,9 +263,7 @@ K3S_OWNED = frozenset(
 _DOMAIN = r"(?=.{3,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])"
 _PVE_ID = r"[A-Za-z][A-Za-z0-9_.-]{0,62}[A-Za-z0-9]"
 
-TEXT = pattern(
-    "up to 500 characters without quotes, \\, $, ` or braces", r"[^\"'\\$`{}]{1,500}"
-)
+TEXT = pattern("up to 500 characters without quotes, \\, $, ` or braces", r"[^\"'\\$`{}]{1,500}")
 SECRET_TEXT = pattern("at least 6 characters without spaces around them", r"\S.{4,}\S")
 """The last net, ``redact``, cannot catch shorter ones."""
 DOMAIN = pattern("a domain in lower case, like home.example.org", _DOMAIN)
@@ -274,7 +272,7 @@ HOST = Kind(
 )
 EMAIL = pattern("a mail address", r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+")
 PUBLIC_URL = url("https", what="a URL like https://host/path")
-FOLDER = pattern("an absolute path", r"/(?:[A-Za-z0-9._-]+/?)*")
+FOLDER = pattern("an absolute path", r"/(?:[A-Za-z0-9._-]+/)*(?:[A-Za-z0-9._-]+)?")
 TIMEZONE = Kind("a time zone of the IANA database, like Europe/Berlin", _timezone)
 SWITCH = Kind("true or false", _yes_no)
 ODD = Kind("1, 3 or 5", _odd)
@@ -320,6 +318,4 @@ IMAGE = pattern(
     r"[a-z0-9.:/_-]+(?::[A-Za-z0-9._-]+)?(?:@sha256:[0-9a-f]{64})?",
 )
 BRANCH = pattern("a Git branch", r"(?!.*(?:\.\.|//|\.lock$|/$))[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
-REPO_PATH = pattern(
-    "a path inside the repository", r"(?!.*(?:^|/)\.\.?(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*"
-)
+REPO_PATH = pattern("a path inside the repository", r"(?!.*(?:^|/)\.\.?(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 import string
 import uuid
@@ -84,16 +85,22 @@ def generate(name: str, answers: Mapping[str, str], *, lab: bool) -> str:
 def write(path: Path, text: str) -> None:
     """Makes the env file, 0600, whole or not at all. Raises ConfigError when something is there already."""
     shown = place.shown(path, place.root(path.parent))
+    if os.path.lexists(path):
+        raise _exists(shown)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.create(path, text.encode())
-    except FileExistsError:
-        raise errors.ConfigError(
-            f"{shown} exists already, and fo never overwrites an env file",
-            fix="choose another name, or move the file away if its cluster is gone",
-        ) from None
     except OSError as why:
+        if os.path.lexists(path):
+            raise _exists(shown) from None
         raise errors.ConfigError(f"{shown} cannot be written: {why.strerror}") from None
+
+
+def _exists(shown: str) -> errors.ConfigError:
+    return errors.ConfigError(
+        f"{shown} exists already, and fo never overwrites an env file",
+        fix="choose another name, or move the file away if its cluster is gone",
+    )
 
 
 def _home_values(given: Mapping[str, str]) -> dict[str, str]:

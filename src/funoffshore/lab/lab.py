@@ -223,7 +223,11 @@ class Homelab:
     def addresses(self) -> list[str]:
         """Where everything can be reached, for a human with curl, ssh and kubectl."""
         config = self.config
-        lines = [f"Proxmox     {config.proxmox.url}", f"downloads   {of(config).web_url}", f"Git         {config.git.url}"]
+        lines = [
+            f"Proxmox     {config.proxmox.url}",
+            f"downloads   {of(config).web_url}",
+            f"Git         {config.git.url}",
+        ]
         lines.append(f"Kubernetes  https://{config.network.vip}:6443 (kubeconfig: {config.kubeconfig})")
         lines.append(f"SSH         {config.ssh.user}@{config.nodes[0].address} -p {config.ssh.port}")
         return lines

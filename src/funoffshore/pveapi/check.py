@@ -91,7 +91,10 @@ def complaint_of(name: str, parameter: Parameter, value: object) -> str:
         return f"type check ('{parameter.type}') failed - got '{text}'"
     try:
         if (parts := parts_of(parameter)) is not None:
-            parse(parts, text, name)
+            found = parse(parts, text, name)
+            key, form = formats.WHOLE.get(parameter.format, ("", ""))
+            if key in found:
+                formats.verify(form, found[key])
         elif parameter.format:
             formats.verify(parameter.format, text)
     except FormatError as why:

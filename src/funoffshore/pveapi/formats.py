@@ -40,7 +40,7 @@ PROPERTIES: Mapping[str, Mapping[str, Parameter]] = {
         "order": Parameter(format="pve-qm-bootdev-list"),
     },
     "pve-vm-cpu-conf": {
-        "cputype": Parameter(format="pve-cputype", default_key=True),
+        "cputype": Parameter(default_key=True),
         "flags": Parameter(pattern=r"[+-][a-zA-Z0-9\-_\.]+(;[+-][a-zA-Z0-9\-_\.]+)*"),
         "guest-phys-bits": Parameter("integer", minimum=32, maximum=64, since="9.1"),
         "hidden": _FLAG,
@@ -67,6 +67,9 @@ PROPERTIES: Mapping[str, Mapping[str, Parameter]] = {
     },
 }
 """Formats that are property strings."""
+
+WHOLE: Mapping[str, tuple[str, str]] = {"pve-vm-cpu-conf": ("cputype", "pve-cputype")}
+"""Property strings of which Proxmox checks one key afterwards, without naming it: format → key, its format."""
 
 _CPUS = (
     "486 athlon Broadwell Broadwell-IBRS Broadwell-noTSX Broadwell-noTSX-IBRS Cascadelake-Server "

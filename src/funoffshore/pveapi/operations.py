@@ -51,6 +51,36 @@ _CHECKSUM = {
     "checksum-algorithm": Parameter(enum=("md5", "sha1", "sha224", "sha256", "sha384", "sha512"), requires="checksum"),
 }
 _USERID = r"(?^:^(?^:[^\s:/]+)\@(?^:[A-Za-z][A-Za-z0-9\.\-_]+)(?:!(?^:[A-Za-z][A-Za-z0-9\.\-_]+))?$)"
+_STORAGES = {
+    "content": Parameter(format="pve-storage-content-list"),
+    "enabled": FLAG,
+    "format": FLAG,
+    "storage": STORAGE,
+    "target": Parameter(format="pve-node"),
+}
+_VOLUMES = {"content": Parameter(format="pve-storage-content"), "vmid": options.ANY_VMID}
+_FRESH = {
+    "vmid": VMID,
+    "filename": Parameter(optional=False),
+    "size": Parameter(optional=False, pattern=r"\d+[MG]?"),
+    "format": Parameter(enum=("raw", "qcow2", "subvol", "vmdk"), requires="size"),
+}
+_FETCHED = {
+    "content": _UPLOADED,
+    "filename": Parameter(optional=False, max_length=255),
+    "url": Parameter(optional=False, pattern="https?://.*"),
+    "verify-certificates": FLAG,
+    "compression": TEXT,
+    **_CHECKSUM,
+}
+_SENT = {
+    "content": _UPLOADED,
+    "filename": Parameter(optional=False, max_length=255),
+    "tmpfilename": Parameter(pattern="/var/tmp/pveupload-[0-9a-f]+"),  # noqa: S108 - matched, never opened
+    **_CHECKSUM,
+}
+_VOLUME = {"node": NODE, "storage": STORAGE, "volume": Parameter(optional=False)}
+_DELAY = {"delay": Parameter("integer", minimum=1, maximum=30)}
 DISKS: tuple[str, ...] = (
     *(f"ide{n}" for n in range(4)),
     *(f"scsi{n}" for n in range(31)),
@@ -59,6 +89,26 @@ DISKS: tuple[str, ...] = (
     "efidisk0",
     "tpmstate0",
 )
+_LATER = {"background_delay": Parameter("integer", minimum=1, maximum=30), "import-working-storage": STORAGE}
+_VIEW = {"current": FLAG, "snapshot": Parameter(max_length=40, format="pve-configid")}
+_RESIZE = {
+    "disk": Parameter(optional=False, enum=DISKS),
+    "size": Parameter(optional=False, pattern=r"\+?\d+(\.\d+)?[KMGT]?"),
+    "digest": Parameter(max_length=40),
+}
+_COPY = {
+    "newid": VMID,
+    "bwlimit": Parameter("integer", minimum=0),
+    "format": Parameter(enum=("raw", "qcow2", "vmdk")),
+    "full": FLAG,
+    "name": Parameter(format="dns-name"),
+    "description": TEXT,
+    "pool": Parameter(format="pve-poolid"),
+    "snapname": Parameter(max_length=40, format="pve-configid"),
+    "storage": STORAGE,
+    "target": Parameter(format="pve-node"),
+}
+_GONE = {"purge": FLAG, "destroy-unreferenced-disks": FLAG, **_SKIPLOCK}
 
 
 @lru_cache(maxsize=len(RELEASES))
@@ -124,48 +174,18 @@ def _datacenter(release: str) -> list[Operation]:
 
 
 def _storage() -> list[Operation]:
-    listing = {
-        "content": Parameter(format="pve-storage-content-list"),
-        "enabled": FLAG,
-        "format": FLAG,
-        "storage": STORAGE,
-        "target": Parameter(format="pve-node"),
-    }
-    volumes = {"content": Parameter(format="pve-storage-content"), "vmid": options.ANY_VMID}
-    fresh = {
-        "vmid": VMID,
-        "filename": Parameter(optional=False),
-        "size": Parameter(optional=False, pattern=r"\d+[MG]?"),
-        "format": Parameter(enum=("raw", "qcow2", "subvol", "vmdk"), requires="size"),
-    }
-    fetched = {
-        "content": _UPLOADED,
-        "filename": Parameter(optional=False, max_length=255),
-        "url": Parameter(optional=False, pattern="https?://.*"),
-        "verify-certificates": FLAG,
-        "compression": TEXT,
-        **_CHECKSUM,
-    }
-    sent = {
-        "content": _UPLOADED,
-        "filename": Parameter(optional=False, max_length=255),
-        "tmpfilename": Parameter(pattern="/var/tmp/pveupload-[0-9a-f]+"),  # noqa: S108 - matched, never opened
-        **_CHECKSUM,
-    }
-    volume = {"node": NODE, "storage": STORAGE, "volume": Parameter(optional=False)}
-    delay = {"delay": Parameter("integer", minimum=1, maximum=30)}
     one = _S + "/content/{volume}"
     template: Tree = ("perm", "/storage/{storage}", ["Datastore.AllocateTemplate"])
     allocate: Tree = ("perm", "/storage/{storage}", ["Datastore.AllocateSpace"])
     return [
-        Operation("GET", "/nodes/{node}/storage", {**_NODE, **listing}, "array", (), True),
+        Operation("GET", "/nodes/{node}/storage", {**_NODE, **_STORAGES}, "array", (), True),
         Operation("GET", _S + "/status", _STORE, "object", _SEE_STORE, True),
-        Operation("GET", _S + "/content", {**_STORE, **volumes}, "array", _SEE_STORE, True),
-        Operation("POST", _S + "/content", {**_STORE, **fresh}, "string", allocate, True),
-        Operation("GET", one, volume, "object", (), True),
-        Operation("DELETE", one, {**volume, **delay}, "string", (), True),
-        Operation("POST", _S + "/download-url", {**_STORE, **fetched}, "string", _DOWNLOAD, True),
-        Operation("POST", _S + "/upload", {**_STORE, **sent}, "string", template, True),
+        Operation("GET", _S + "/content", {**_STORE, **_VOLUMES}, "array", _SEE_STORE, True),
+        Operation("POST", _S + "/content", {**_STORE, **_FRESH}, "string", allocate, True),
+        Operation("GET", one, _VOLUME, "object", (), True),
+        Operation("DELETE", one, {**_VOLUME, **_DELAY}, "string", (), True),
+        Operation("POST", _S + "/download-url", {**_STORE, **_FETCHED}, "string", _DOWNLOAD, True),
+        Operation("POST", _S + "/upload", {**_STORE, **_SENT}, "string", template, True),
     ]
 
 
@@ -193,38 +213,18 @@ def _machines(release: str) -> list[Operation]:
         "force": Parameter("boolean", requires="delete"),
         "revert": Parameter(format="pve-configid-list"),
     }
-    later = {"background_delay": Parameter("integer", minimum=1, maximum=30), "import-working-storage": STORAGE}
-    view = {"current": FLAG, "snapshot": Parameter(max_length=40, format="pve-configid")}
-    resize = {
-        "disk": Parameter(optional=False, enum=DISKS),
-        "size": Parameter(optional=False, pattern=r"\+?\d+(\.\d+)?[KMGT]?"),
-        "digest": Parameter(max_length=40),
-    }
-    clone = {
-        "newid": VMID,
-        "bwlimit": Parameter("integer", minimum=0),
-        "format": Parameter(enum=("raw", "qcow2", "vmdk")),
-        "full": FLAG,
-        "name": Parameter(format="dns-name"),
-        "description": TEXT,
-        "pool": Parameter(format="pve-poolid"),
-        "snapname": Parameter(max_length=40, format="pve-configid"),
-        "storage": STORAGE,
-        "target": Parameter(format="pve-node"),
-    }
-    gone = {"purge": FLAG, "destroy-unreferenced-disks": FLAG, **_SKIPLOCK}
     disk: Tree = ("perm", "/vms/{vmid}", ["VM.Config.Disk"])
     allocate: Tree = ("perm", "/vms/{vmid}", ["VM.Allocate"])
     return [
         Operation("GET", "/nodes/{node}/qemu", {**_NODE, "full": FLAG}, "array", (), True),
         Operation("POST", "/nodes/{node}/qemu", create, "string", (), True),
-        Operation("DELETE", _Q, {**_VM, **gone}, "string", allocate, True),
-        Operation("GET", _Q + "/config", {**_VM, **view}, "object", _AUDIT_VM),
+        Operation("DELETE", _Q, {**_VM, **_GONE}, "string", allocate, True),
+        Operation("GET", _Q + "/config", {**_VM, **_VIEW}, "object", _AUDIT_VM),
         Operation("PUT", _Q + "/config", change, "null", _CONFIGURE, True),
-        Operation("POST", _Q + "/config", {**change, **later}, "string", _CONFIGURE, True),
+        Operation("POST", _Q + "/config", {**change, **_LATER}, "string", _CONFIGURE, True),
         Operation("GET", _Q + "/pending", _VM, "array", _AUDIT_VM),
-        Operation("PUT", _Q + "/resize", {**_VM, **resize, **_SKIPLOCK}, "string", disk, True),
-        Operation("POST", _Q + "/clone", {**_VM, **clone}, "string", _CLONE, True),
+        Operation("PUT", _Q + "/resize", {**_VM, **_RESIZE, **_SKIPLOCK}, "string", disk, True),
+        Operation("POST", _Q + "/clone", {**_VM, **_COPY}, "string", _CLONE, True),
     ]
 
 

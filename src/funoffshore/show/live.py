@@ -102,7 +102,7 @@ class PlainWatcher(Watcher):
         self._line(f"{action.key}: {how}")
 
     def _line(self, text: str) -> None:
-        print(f"[{self._clock.monotonic() - self._start:7.1f}] {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"[{self._clock.monotonic() - self._start:7.1f}] {text}\n")
 
 
 @contextmanager

@@ -105,7 +105,9 @@ def junit(found: Iterable[Finding], path: Path, cluster: str) -> None:
         errors=str(sum(f.outcome is Outcome.UNKNOWN for f in found)),
     )  # fmt: skip
     for finding in found:
-        case = ET.SubElement(suite, "testcase", classname=finding.id.rsplit("-", 1)[0], name=f"{finding.id} {finding.title}")
+        case = ET.SubElement(
+            suite, "testcase", classname=finding.id.rsplit("-", 1)[0], name=f"{finding.id} {finding.title}"
+        )
         body = "\n".join((finding.said, *finding.evidence, *((f"fix: {finding.fix}",) if finding.fix else ())))
         tag = {Outcome.FAIL: "failure", Outcome.UNKNOWN: "error"}.get(finding.outcome)
         if tag:
@@ -116,4 +118,6 @@ def junit(found: Iterable[Finding], path: Path, cluster: str) -> None:
     try:
         atomic.write(path, ET.tostring(suite, encoding="utf-8", xml_declaration=True) + b"\n", mode=0o644)
     except OSError as why:
-        raise errors.ConfigError(f"cannot write {path}: {why.strerror}", fix="give --junit a file in a folder that exists") from why
+        raise errors.ConfigError(
+            f"cannot write {path}: {why.strerror}", fix="give --junit a file in a folder that exists"
+        ) from why

@@ -16,7 +16,7 @@ def objects(release: Release) -> Iterator[Object]:
     values = release.values
     controllers = _enabled(values, "controllers")
     for key, controller in controllers.items():
-        yield _controller(release, _name(release, controllers, key), controller)
+        yield _controller(release, key, _name(release, controllers, key), controller)
     services = _enabled(values, "service")
     for key, entry in services.items():
         target = entry.get("controller") or next(iter(controllers), key)
@@ -58,12 +58,10 @@ def _name(release: Release, group: dict[str, Any], key: str) -> str:
     return f"{prefix}{base}-{suffix}" if suffix else f"{prefix}{base}"
 
 
-def _controller(release: Release, name: str, controller: Object) -> Object:
+def _controller(release: Release, key: str, name: str, controller: Object) -> Object:
     kind = str(controller.get("type") or "deployment").lower()
-    containers = [
-        {"name": key, "image": _image(entry.get("image") or {})}
-        for key, entry in (controller.get("containers") or {}).items()
-    ] or [{"name": "main", "image": "lab.invalid/app:1"}]
+    containers = [_container(k, c) for k, c in (controller.get("containers") or {}).items() if isinstance(c, dict)]
+    containers = containers or [{"name": "main", "image": "lab.invalid/app:1"}]
     if kind in ("cronjob", "job"):
         pod = {"containers": containers, "restartPolicy": "Never"}
         job: Object = {"template": {"metadata": {"labels": release.selector(name)}, "spec": pod}}
@@ -72,7 +70,7 @@ def _controller(release: Release, name: str, controller: Object) -> Object:
         schedule = (controller.get("cronjob") or {}).get("schedule") or "0 3 * * *"
         return release.object("batch/v1", "CronJob", name, spec={"schedule": schedule, "jobTemplate": {"spec": job}})
     made = workload(release, _KINDS.get(kind, "Deployment"), name, int(controller.get("replicas", 1) or 0))
-    made["spec"]["template"]["spec"]["containers"] = containers
+    made["spec"]["template"]["spec"] |= {"containers": containers, "volumes": list(_volumes(release, key))}
     made["metadata"]["annotations"] |= controller.get("annotations") or {}
     return made
 
@@ -81,13 +79,57 @@ def _image(image: Object) -> str:
     return f"{image.get('repository', 'lab.invalid/app')}:{image.get('tag', '1')}"
 
 
-def _claims(release: Release) -> Iterator[Object]:
+def _container(name: str, values: Object) -> Object:
+    """Name, image, and what its environment is taken from."""
+    made: Object = {"name": name, "image": _image(values.get("image") or {})}
+    env = values.get("env") or {}
+    pairs = env.items() if isinstance(env, dict) else ((e.get("name"), e) for e in env if isinstance(e, dict))
+    referring = [{"name": k, "valueFrom": v["valueFrom"]} for k, v in pairs if isinstance(v, dict) and "valueFrom" in v]
+    if referring:
+        made["env"] = referring
+    sources = []
+    for entry in values.get("envFrom") or []:
+        if not isinstance(entry, dict):
+            continue
+        for short, long in (("secret", "secretRef"), ("configMap", "configMapRef")):
+            found = entry.get(long) or ({"name": entry[short]} if isinstance(entry.get(short), str) else None)
+            if found:
+                sources.append({long: found})
+    if sources:
+        made["envFrom"] = sources
+    return made
+
+
+def _volumes(release: Release, controller: str) -> Iterator[Object]:
+    """Volumes that the pods of ``controller`` mount."""
+    made = _own_claims(release)
+    for key, entry in _enabled(release.values, "persistence").items():
+        mounts = entry.get("advancedMounts")
+        if mounts and controller not in mounts:
+            continue
+        kind = entry.get("type", "persistentVolumeClaim")
+        if kind == "persistentVolumeClaim":
+            claim = entry.get("existingClaim") or _name(release, made, key)
+            yield {"name": key, "persistentVolumeClaim": {"claimName": claim}}
+        elif kind == "secret" and entry.get("name"):
+            yield {"name": key, "secret": {"secretName": entry["name"]}}
+        elif kind == "configMap" and entry.get("name"):
+            yield {"name": key, "configMap": {"name": entry["name"]}}
+        elif kind == "nfs":
+            yield {"name": key, "nfs": {"server": str(entry.get("server")), "path": str(entry.get("path"))}}
+
+
+def _own_claims(release: Release) -> dict[str, Any]:
     """Claims that the chart makes itself; a claim of another maker is only used."""
-    made = {
+    return {
         key: entry
         for key, entry in _enabled(release.values, "persistence").items()
         if entry.get("type", "persistentVolumeClaim") == "persistentVolumeClaim" and not entry.get("existingClaim")
     }
+
+
+def _claims(release: Release) -> Iterator[Object]:
+    made = _own_claims(release)
     for key, entry in made.items():
         spec: Object = {
             "accessModes": [entry.get("accessMode") or "ReadWriteOnce"],

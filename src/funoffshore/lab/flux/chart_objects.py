@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,3 +79,31 @@ def service(release: Release, name: str, component: str, port: int) -> Object:
     ports = [{"name": "http", "port": port, "targetPort": "http", "protocol": "TCP"}]
     spec = {"type": "ClusterIP", "selector": release.selector(component), "ports": ports}
     return release.object("v1", "Service", name, spec=spec)
+
+
+def use(template: Object, claims: Iterator[str] | list[str], secrets: Iterator[str] | list[str]) -> None:
+    """Makes the pods of a workload's ``template`` need these claims and Secrets, as the real chart's would."""
+    spec = template["spec"]
+    for name in dict.fromkeys(claims):
+        volume = {"name": f"claim-{name}"[:63], "persistentVolumeClaim": {"claimName": name}}
+        spec.setdefault("volumes", []).append(volume)
+    for name in dict.fromkeys(secrets):
+        container = spec["containers"][0]
+        container.setdefault("envFrom", []).append({"secretRef": {"name": name}})
+
+
+def named(values: Any, *keys: str) -> Iterator[str]:
+    """Every text under one of ``keys``, however deep, with the two usual nestings of a Secret's name."""
+    if isinstance(values, list):
+        for inner in values:
+            yield from named(inner, *keys)
+    elif isinstance(values, dict):
+        for key, inner in values.items():
+            if key in keys and isinstance(inner, str) and inner:
+                yield inner
+            elif key in keys and isinstance(inner, dict) and isinstance(inner.get("secretName"), str):
+                yield inner["secretName"]
+            elif key in keys and isinstance(inner, list):
+                yield from (str(e["name"]) for e in inner if isinstance(e, dict) and e.get("name"))
+            else:
+                yield from named(inner, *keys)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from funoffshore.lab.flux import app_template, chart_crds, crds
-from funoffshore.lab.flux.chart_objects import Release, dig, service, workload
+from funoffshore.lab.flux.chart_objects import Release, dig, named, service, use, workload
 from funoffshore.lab.kube.api import Object
 
 _VERSIONS = {
@@ -100,6 +100,8 @@ _PARTS: dict[str, tuple[_Part, ...]] = {
     "reloader": _one("Deployment", "{}", 0, "reloader", "deployment", "replicas"),
     "portainer": _one("Deployment", "{}", 9443),
 }
+_SECRETS = {"tailscale-operator": ("operator-oauth",)}
+"""Secrets that a chart's pods need without being told in its values."""
 _SUFFIXED = ("reloader",)
 """Charts whose full name repeats the chart's even when the release is called like it."""
 
@@ -147,7 +149,8 @@ def _full_name(release: Release) -> str:
 
 def _workloads(release: Release) -> Iterator[Object]:
     full = _full_name(release)
-    for part in _PARTS.get(release.chart, _one("Deployment", "{}", 80)):
+    parts = _PARTS.get(release.chart, _one("Deployment", "{}", 80))
+    for part in parts:
         if not dig(release.values, part.enabled[0], part.enabled[1]):
             continue
         replicas = int(dig(release.values, part.replicas[0], part.replicas[1]) or 0)
@@ -155,7 +158,11 @@ def _workloads(release: Release) -> Iterator[Object]:
             continue
         name = part.name.replace("{release}", release.name).replace("{}", full)
         claim = dig(release.values, part.claim, None) if part.claim else None
-        yield workload(release, part.kind, name, replicas, storage=_size(claim) if claim else "")
+        made = workload(release, part.kind, name, replicas, storage=_size(claim) if claim else "")
+        if part is parts[0]:
+            secrets = [*named(release.values, "existingSecret", "envFromSecrets"), *_SECRETS.get(release.chart, ())]
+            use(made["spec"]["template"], named(release.values, "existingClaim"), secrets)
+        yield made
         if part.port and release.chart != "traefik":
             yield service(release, name, name, part.port)
 

@@ -20,7 +20,7 @@ from funoffshore.lab.hosts.files import Attributes, named
 from funoffshore.lab.hosts.machine import Session
 from funoffshore.lab.hosts.skeleton import KERNEL
 
-DIGESTS = "/var/lib/funoffshore/"
+DIGESTS = "/var/lib/funoffshore"
 """Digests that a look at the host remembers; keeping them is no change to the host."""
 PURE = (
     "O_RDONLY", "O_WRONLY", "O_RDWR", "O_CREAT", "O_EXCL", "O_TRUNC", "O_APPEND", "O_NOFOLLOW", "O_CLOEXEC",
@@ -109,9 +109,9 @@ class HostOs(types.ModuleType):
 
     def chmod(self, path: str, mode: int) -> None:
         self._opener.check(path, 2)
-        with named(path):
+        if stat.S_IMODE(self.stat(path).st_mode) != mode:
             self._files.chmod(self._files.path(path), mode)
-        self._opener.changed("chmod", path)
+            self._opener.changed("chmod", path)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         with named(path):

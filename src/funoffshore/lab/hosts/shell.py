@@ -182,7 +182,7 @@ def pipeline(session: Session, line: list[Command], stdin: Callable[[], bytes]) 
     data: bytes | None = None
     err, result = b"", Result(0)
     for command in line:
-        result = simple(session, command, stdin if data is None else _given(data))
+        result = simple(session, command, stdin if data is None else _given(data), fed=data is not None)
         err += result.err
         data = result.out
     code = (0 if result.code else 1) if negate else result.code
@@ -193,7 +193,8 @@ def _given(data: bytes) -> Callable[[], bytes]:
     return lambda: data
 
 
-def simple(session: Session, command: Command, stdin: Callable[[], bytes]) -> Result:
+def simple(session: Session, command: Command, stdin: Callable[[], bytes], *, fed: bool) -> Result:
+    """``fed``: stdin is at hand, so there is no harm in reading it."""
     argv = command.argv
     while argv and "=" in argv[0] and argv[0].split("=", 1)[0].isidentifier():
         argv = argv[1:]
@@ -201,13 +202,13 @@ def simple(session: Session, command: Command, stdin: Callable[[], bytes]) -> Re
     if given is not None:
         if not session.files.exists(given):
             return Result(2, b"", f"sh: 1: cannot open {given}: No such file\n".encode())
-        stdin = _given(session.path(given).read_bytes())
+        stdin, fed = _given(session.path(given).read_bytes()), True
     if not argv:
         result = Result(0)
     elif argv[0] in ("exit", "cd", "set", "export", "umask", ":"):
         result = Result(int(argv[1]) if argv[0] == "exit" and argv[1:] and argv[1].isdigit() else 0)
     else:
-        result = session.run(argv, stdin() if wants_stdin(argv) else b"")
+        result = session.run(argv, stdin() if fed or wants_stdin(argv) else b"")
     return redirect(session, command, result)
 
 
@@ -252,4 +253,6 @@ def wants_stdin(argv: list[str]) -> bool:
     words = [word for word in argv[1:] if not word.startswith("-")]
     if name in ("sh", "bash", "python3"):
         return not words and "-c" not in argv and "--version" not in argv
+    if name in ("head", "tail"):
+        words = [word for word in words if not word.isdigit()]
     return name == "tee" or (name in HUNGRY and len(words) < (2 if name == "grep" else 1))

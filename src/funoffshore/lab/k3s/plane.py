@@ -42,6 +42,7 @@ class Plane:
         self._document = document
         self._vip = ""
         self._vip_holder: Server | None = None
+        self._closed = False
         self.kube.subscribe(self._hear)
 
     @classmethod
@@ -153,7 +154,7 @@ class Plane:
 
         def mark() -> None:
             with self.lock:
-                if self.quorate():
+                if self.quorate() and not self._closed:
                     nodes.mark_lost(self.kube, self.kubelets, self.kit.clock.now())
 
         if self.kit.latencies == type(self.kit.latencies)():
@@ -182,6 +183,8 @@ class Plane:
 
     def find_vip(self) -> None:
         """Looks for kube-vip among the DaemonSets and serves its address."""
+        if self._closed:
+            return
         found = [a for d in self.kube.list("apps/v1/DaemonSet") if (a := nodes.virtual_address(d))]
         with self.lock:
             if self._vip and self._vip not in found:
@@ -193,12 +196,15 @@ class Plane:
         """Keeps the virtual address on a ready server, and nowhere when there is none."""
         with self.lock:
             ready = [s for s in self.servers.values() if s.stage == "ready"]
-            if self._vip_holder in ready:
+            if self._vip_holder in ready or self._closed:
                 return
             self._drop_vip()
             if self._vip and ready:
-                self._vip_holder = ready[0]
-                self._doors.open(self._vip, ready[0])
+                try:
+                    self._doors.open(self._vip, ready[0])
+                    self._vip_holder = ready[0]
+                except OSError:  # somebody else has the address, perhaps not for long
+                    self.kit.clock.after(1, self.place_vip)
 
     def _drop_vip(self) -> None:
         if self._vip_holder is not None:
@@ -208,8 +214,9 @@ class Plane:
     def close(self) -> None:
         """The lab's process ends: nothing is served any more, the objects stay as they are."""
         with self.lock:
-            self._vip = ""
+            self._closed = True
             self._drop_vip()
+            self._vip = ""
         self.kube.close()
 
 

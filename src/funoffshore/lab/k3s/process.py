@@ -117,10 +117,11 @@ class Process(ABC):
         except log.Shutdown as why:
             self.say("error", f'Shutdown request received: "{why}"')
             self.end(0)
-        except OSError as why:
-            # The machine's disk may vanish under a process that is being destroyed.
-            self.say("fatal", f"Error: {why.strerror}: {why.filename}")
-            self.end(1)
+        except Exception as why:
+            # The machine's disk and the lab's store may vanish under a process that is being destroyed.
+            if not self.stopped.is_set():
+                self.say("fatal", f"Error: {type(why).__name__}: {why}")
+                self.end(1)
 
     def _pause_quietly(self, seconds: float) -> None:
         if self.kit.latencies.k3s_first:

@@ -76,6 +76,8 @@ class K3s:
         words = argv if argv[1:2] in (["agent"], ["server"]) else [argv[0], "server", *argv[1:]]
         process = kind(self.planes, machine, words, ready, ended)
         with self._lock:
+            if self._closed:
+                return
             before = self._processes.pop(machine.vmid, None)
             self._processes[machine.vmid] = process
         if before is not None:

@@ -16,12 +16,15 @@ def as_json(status: int, body: Any) -> HttpResponse:
     return HttpResponse(status, json.dumps(body).encode(), "application/json")
 
 
-def failure(code: int, message: str, reason: str = "", details: Object | None = None) -> Object:
-    """metav1.Status of a refused request."""
+def failure(code: int, message: str, reason: str | None = None, details: Object | None = None) -> Object:
+    """metav1.Status of a refused request. ``reason`` None: the usual one for ``code``; empty: none."""
     status: Object = {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
-        "reason": reason or _REASONS.get(code, "Unknown"), "code": code,
+        "code": code,
     }  # fmt: skip
+    reason = _REASONS.get(code, "Unknown") if reason is None else reason
+    if reason:
+        status["reason"] = reason
     if details:
         status["details"] = details
     return status

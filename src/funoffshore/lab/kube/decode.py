@@ -7,6 +7,18 @@ from typing import Any
 from funoffshore.lab.kube.api import ApiError, Object
 from funoffshore.lab.kube.kinds import Kind
 
+
+class DecodeError(ApiError):
+    """400; ``typed`` says the same in the words of server-side apply."""
+
+    def __init__(self, kind: str, field: str, wanted: str, got: str = "") -> None:
+        super().__init__(400, "BadRequest", f'{kind} in version "v1" cannot be handled as a {kind}: json: cannot '
+                         f"unmarshal the value of field {kind}.{field} into type {wanted}")  # fmt: skip
+        self.typed = f".{field}: expected {_WORDS.get(wanted, wanted)}" + (f", got {got}" if got else "")
+
+
+_WORDS = {"int32": "numeric (int or float)", "object": "map", "array": "list", "bool": "boolean"}
+_GOT = {str: "string", int: "int", float: "float", bool: "boolean", dict: "map", list: "list"}
 _MAPPINGS = {
     "spec", "metadata", "template", "jobTemplate", "selector", "matchLabels", "strategy", "updateStrategy",
     "rollingUpdate", "nodeSelector", "securityContext", "resources", "names", "conversion", "scale", "subresources",
@@ -102,9 +114,11 @@ def _walk(kind: Kind, value: Any, path: str) -> None:
             _walk(kind, item, path)
     elif isinstance(value, dict):
         for key, inner in value.items():
+            if key == "conversion":  # of a CRD: its strategy is a word
+                continue
             wanted = _wanted(key, inner)
             if wanted:
-                raise _cannot(kind.name, f"{path}.{key}", wanted)
+                raise DecodeError(kind.name, f"{path}.{key}", wanted, _GOT.get(type(inner), "null"))
             if key not in _FREE:
                 _walk(kind, inner, f"{path}.{key}")
 
@@ -128,6 +142,5 @@ def _wanted(key: str, value: Any) -> str:
     return "bool" if key in _BOOLEANS and not isinstance(value, bool) else ""
 
 
-def _cannot(kind: str, field: str, wanted: str) -> ApiError:
-    return ApiError(400, "BadRequest", f'{kind} in version "v1" cannot be handled as a {kind}: json: cannot unmarshal '
-                    f"the value of field {kind}.{field} into type {wanted}")  # fmt: skip
+def _cannot(kind: str, field: str, wanted: str) -> DecodeError:
+    return DecodeError(kind, field, wanted)

@@ -92,6 +92,23 @@ def openapi(text: str) -> Object:
     return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": text}, "paths": {}, "definitions": {}}
 
 
+def openapi_of(kinds: Kinds, parts: list[str]) -> Object | None:
+    """``/openapi/v3/…`` of one group and version: only that the server validates fields itself, which is what
+    kubectl wants to know before it applies."""
+    group_, version_ = (parts[1], parts[2]) if len(parts) == 3 else ("", parts[-1])
+    found = [k for k in kinds.all() if (k.group, k.version) == (group_, version_)]
+    parameter = {"name": "fieldValidation", "in": "query", "schema": {"type": "string", "uniqueItems": True}}
+    paths = {}
+    for kind in found:
+        inside = "/namespaces/{namespace}" if kind.namespaced else ""
+        patch = {"operationId": f"patch{kind.name}", "parameters": [parameter], "responses": {},
+                 "x-kubernetes-action": "patch",
+                 "x-kubernetes-group-version-kind": {"group": group_, "kind": kind.name,
+                                                     "version": version_}}  # fmt: skip
+        paths[f"/{'/'.join(parts)}{inside}/{kind.plural}/{{name}}"] = {"patch": patch}
+    return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version_}, "paths": paths} if found else None
+
+
 def openapi_v3(kinds: Kinds) -> dict[str, Any]:
     """``/openapi/v3``: where the documents of the groups are."""
     places = {("api/v1" if not k.group else f"apis/{k.group}/{k.version}") for k in kinds.all()}

@@ -134,6 +134,8 @@ def _document(cluster: KubeCluster, parts: list[str]) -> Object | None:
         return make()
     if parts == ["api", "v1"]:
         return discovery.resources(kinds, "", "v1")
+    if parts[:2] == ["openapi", "v3"] and len(parts) > 3:
+        return discovery.openapi_of(kinds, parts[2:])
     if parts[0] == "apis" and len(parts) == 2:
         return discovery.group(kinds, parts[1])
     if parts[0] == "apis" and len(parts) == 3:
@@ -144,7 +146,7 @@ def _document(cluster: KubeCluster, parts: list[str]) -> Object | None:
 def _objects(
     cluster: KubeCluster, raw: Raw, group: str, version: str, parts: list[str], query: dict[str, str], door: Door
 ) -> Answer:
-    virtual = writes.review(group, parts, raw.method, raw.body)
+    virtual = writes.review(group, version, parts, raw)
     if virtual is not None:
         return answers.as_json(201, virtual)
     namespace: str | None = None

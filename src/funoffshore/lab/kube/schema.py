@@ -51,6 +51,27 @@ def _settle_mapping(value: dict[str, Any], schema: dict[str, Any], top: bool) ->
     return result
 
 
+def undeclared(value: Any, schema: dict[str, Any], path: str = "") -> str:
+    """``.spec.foo: field not declared in schema`` for the first such field, or empty."""
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        found = (undeclared(item, schema["items"], f"{path}[{n}]") for n, item in enumerate(value))
+        return next(filter(None, found), "")
+    declared, extra = schema.get("properties") or {}, schema.get("additionalProperties")
+    if not isinstance(value, dict) or schema.get("x-kubernetes-preserve-unknown-fields") or extra is True:
+        return ""
+    own = _TOP if not path or schema.get("x-kubernetes-embedded-resource") else set()
+    for key, inner in value.items():
+        below = declared.get(key, extra)
+        if key in own:
+            continue
+        if isinstance(below, dict):
+            if found_below := undeclared(inner, below, f"{path}.{key}"):
+                return found_below
+        elif declared or not path:
+            return f"{path}.{key}: field not declared in schema"
+    return ""
+
+
 def check(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[Cause]:
     """Every way in which ``value`` breaks ``schema``."""
     if value is None:

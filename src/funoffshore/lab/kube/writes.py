@@ -13,7 +13,7 @@ from funoffshore.lab.kube import answers, patches, reads, scale, shapes
 from funoffshore.lab.kube.api import ApiError, HttpResponse, Object
 
 if TYPE_CHECKING:
-    from funoffshore.lab.kube.requests import Call
+    from funoffshore.lab.kube.requests import Call, Raw
 
 
 def write(call: Call) -> HttpResponse:
@@ -29,15 +29,20 @@ def write(call: Call) -> HttpResponse:
     raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
-def review(group: str, parts: list[str], method: str, body: bytes) -> Object | None:
+_REVIEWS: dict[str, tuple[str, Object]] = {
+    "authorization.k8s.io/selfsubjectaccessreviews": ("SelfSubjectAccessReview", {"allowed": True}),
+    "authentication.k8s.io/selfsubjectreviews": ("SelfSubjectReview", {"userInfo": {"username": "system:admin"}}),
+}
+
+
+def review(group: str, version: str, parts: list[str], raw: Raw) -> Object | None:
     """Reviews are answered and never kept: everyone who is let in may do everything."""
-    if method != "POST" or parts[-1] not in ("selfsubjectaccessreviews", "selfsubjectreviews"):
+    known = _REVIEWS.get(f"{group}/{parts[-1]}")
+    if known is None or raw.method != "POST":
         return None
-    if group not in ("authorization.k8s.io", "authentication.k8s.io"):
-        return None
-    asked = parse(body, "application/json")
-    status = {"allowed": True} if group.startswith("authorization") else {"userInfo": {"username": "system:admin"}}
-    return {**asked, "status": status}
+    spoken = "json" in raw.headers.get("content-type", "json")
+    asked = parse(raw.body, "application/json") if spoken else {}
+    return {"spec": {}, **asked, "kind": known[0], "apiVersion": f"{group}/{version}", "status": known[1]}
 
 
 def parse(body: bytes, content_type: str) -> Object:
@@ -181,7 +186,8 @@ def _apply(call: Call) -> HttpResponse:
 
 def _options(call: Call) -> tuple[str, Object, bool]:
     """Propagation policy, preconditions, dry run."""
-    options = parse(call.body, call.headers.get("content-type", "")) if call.body.strip() else {}
+    sort = call.headers.get("content-type", "")
+    options = parse(call.body, sort) if call.body.strip() and "protobuf" not in sort else {}
     policy = options.get("propagationPolicy") or call.query.get("propagationPolicy") or "Background"
     if options.get("orphanDependents") is True:
         policy = "Orphan"

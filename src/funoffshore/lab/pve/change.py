@@ -73,8 +73,10 @@ class _Change:
 
     def told(self) -> str:
         """The options as the task's log prints them."""
-        lists = {k: self.call.text(k) for k in ("delete", "revert") if k in self.call.values}
-        given: dict[str, str] = {**self.settings, **lists}
+        given = dict(self.settings)
+        for name in ("delete", "revert"):
+            if name in self.call.values:
+                given[name] = self.call.text(name)
         return " ".join(f"-{k} {'<hidden>' if k == 'cipassword' else given[k]}" for k in sorted(given))
 
     def _check_names(self) -> None:

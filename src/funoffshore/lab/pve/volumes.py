@@ -28,11 +28,11 @@ _FOLDERS = {
     "snippets": "snippets",
 }
 _DIR_NAMES = (
-    (re.compile(r"iso/([^/]+\.(?:iso|img))\Z", re.I), "iso"),
-    (re.compile(r"vztmpl/([^/]+\.tar\.(?:gz|xz|zst|bz2))\Z"), "vztmpl"),
-    (re.compile(r"import/([a-zA-Z0-9_.\-]+\.(?:ova|ovf|qcow2|raw|vmdk))\Z"), "import"),
-    (re.compile(r"backup/([^/]+\.(?:tar|tgz|vma)(?:\.(?:gz|lzo|zst))?)\Z"), "backup"),
-    (re.compile(r"snippets/([^/]+)\Z"), "snippets"),
+    (re.compile(r"iso/([^/\0.][^/\0]*\.(?:iso|img))\Z", re.I), "iso"),
+    (re.compile(r"vztmpl/([^/\0.][^/\0]*\.tar\.(?:gz|xz|zst|bz2))\Z"), "vztmpl"),
+    (re.compile(r"import/([a-zA-Z0-9_\-][a-zA-Z0-9_.\-]*\.(?:ova|ovf|qcow2|raw|vmdk))\Z"), "import"),
+    (re.compile(r"backup/([^/\0.][^/\0]*\.(?:tar|tgz|vma)(?:\.(?:gz|lzo|zst))?)\Z"), "backup"),
+    (re.compile(r"snippets/([^/\0.][^/\0]*)\Z"), "snippets"),
 )
 _DIR_IMAGE = re.compile(r"(?:(\d+)/[^/]+/)?(\d+)/((?:vm|base)-\d+-[^/\s]+\.(?:raw|qcow2|vmdk|subvol))\Z")
 _LVM_IMAGE = re.compile(r"((?:vm|base)-(\d+)-\S+)\Z")

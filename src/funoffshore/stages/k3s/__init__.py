@@ -1,8 +1,8 @@
 """K3s on the hosts: servers with embedded etcd one after another, agents side by side, the VIP, the kubeconfig."""
 
-from funoffshore.stages.k3s.facts import K3sFacts, NodeFact, Role, role_of
+from funoffshore.stages.k3s.facts import K3sFacts, NodeFact, Role, cluster_exists, role_of
 from funoffshore.stages.k3s.graph import plan
 from funoffshore.stages.k3s.look import observe
 from funoffshore.stages.k3s.work import apply
 
-__all__ = ["K3sFacts", "NodeFact", "Role", "apply", "observe", "plan", "role_of"]
+__all__ = ["K3sFacts", "NodeFact", "Role", "apply", "cluster_exists", "observe", "plan", "role_of"]

@@ -8,14 +8,17 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from funoffshore import errors, kubeconfig
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.stages.k3s.look import token_hash
-from funoffshore.world import kube
 from funoffshore.world.routes import Routes
-from funoffshore.world.world import World
+
+if TYPE_CHECKING:
+    from funoffshore.world import kube
+    from funoffshore.world.world import World
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 _READS = threading.Semaphore(4)
@@ -67,6 +70,8 @@ def admin_text(world: World, config: ClusterConfig, node: Node, ca_hash: str) ->
 @contextlib.contextmanager
 def api(world: World, config: ClusterConfig, node: Node, address: str, ca_hash: str) -> Iterator[kube.Kube]:
     """The API at ``address``, as administrator with ``node``'s own credentials."""
+    from funoffshore.world import kube
+
     text = admin_text(world, config, node, ca_hash)
     routes = Routes(config.lab.directory / "routes.json" if config.lab else None)
     with tempfile.TemporaryDirectory(prefix="fo-") as folder:

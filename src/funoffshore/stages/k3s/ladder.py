@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from funoffshore import clock, errors
 from funoffshore.config import ClusterConfig, Node
@@ -13,10 +13,13 @@ from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.run import Step
 from funoffshore.stages.k3s import access, causes, files
 from funoffshore.stages.k3s.facts import NodeFact
-from funoffshore.stages.k3s.look import node_facts
-from funoffshore.world import kube, supervisor
+from funoffshore.stages.k3s.look import node_fact
+from funoffshore.world import supervisor
 from funoffshore.world.ssh import Look
-from funoffshore.world.world import World
+
+if TYPE_CHECKING:
+    from funoffshore.world import kube
+    from funoffshore.world.world import World
 
 T = TypeVar("T")
 FIRST_LOOK = 3.0
@@ -36,7 +39,6 @@ class Ladder:
     step: Step
     before: tuple[str, ...] = ()
     """Journal lines that were there before this action touched the unit."""
-    deadline: float = DEADLINE
     _looked: float = field(default=0.0, init=False)
 
     def climb_server(self, ca_hash: Callable[[], str]) -> None:
@@ -75,14 +77,12 @@ class Ladder:
             self._wait("its etcd member to vote", lambda: self._votes(api))
 
     def _seen(self, api: kube.Kube) -> NodeFact | clock.Pending:
-        match node_facts(api.list("v1/Node")):
-            case Present(nodes) if self.node.name in nodes:
-                return nodes[self.node.name]
-            case Present():
-                return clock.Pending("the cluster does not know it yet")
+        match api.get("v1/Node", "", self.node.name):
+            case Present(node):
+                return node_fact(node)
             case Unreadable(why):
                 return clock.Pending(why)
-        return clock.Pending("there are no nodes")
+        return clock.Pending("the cluster does not know it yet")
 
     def _is_ready(self, api: kube.Kube) -> clock.Done[None] | clock.Pending:
         seen = self._seen(api)
@@ -119,7 +119,7 @@ class Ladder:
             self.world.clock,
             f"{self.node.name}: {what}",
             patient,
-            deadline=self.deadline,
+            deadline=DEADLINE,
             interval=1.0,
             say=self.step.say,
             evidence=self.evidence,

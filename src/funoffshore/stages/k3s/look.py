@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from funoffshore import errors, kubeconfig
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.reading import Absent, Present, Reading, Unreadable
 from funoffshore.stages.k3s.facts import LABEL, TOKEN, K3sFacts, NodeFact, holds_data
 from funoffshore.world.ssh import HostFacts
-from funoffshore.world.world import World
+
+if TYPE_CHECKING:
+    from funoffshore.world.world import World
 
 _TOKEN = re.compile(r"K10([0-9a-f]{64})::server:(.+)")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -18,7 +18,9 @@ from funoffshore.stages.k3s.graph import Kind
 from funoffshore.stages.k3s.ladder import Ladder
 from funoffshore.world import supervisor
 from funoffshore.world.ssh import FileWrite, HostFacts
-from funoffshore.world.world import World
+
+if TYPE_CHECKING:
+    from funoffshore.world.world import World
 
 ROOM = 1 << 30
 """Bytes that K3s needs free at the very least: its binary unpacks to about 270 MB."""

@@ -53,41 +53,43 @@ class Proxmox:
     # Reads
 
     def version(self) -> shapes.Version:
-        return shapes.parse_version(self._door.get("/version"))
+        return self._door.read(shapes.parse_version, "/version")
 
     def permissions(self, path: str) -> frozenset[str]:
         """Privileges of the token on ``path``. Listed is granted: the number beside it only says "inherits"
         (pve-access-control RPCEnvironment.pm)."""
-        answer = self._door.get("/access/permissions", path=path)
-        return frozenset((answer or {}).get(path) or {})
+        return self._door.read(
+            lambda answer: frozenset((answer or {}).get(path) or {}), "/access/permissions", path=path
+        )
 
     def nodes(self) -> list[shapes.NodeStatus]:
-        return [shapes.parse_node(row) for row in self._door.get("/nodes")]
+        return self._door.read(shapes.each(shapes.parse_node), "/nodes")
 
     def storages(self, node: str) -> list[shapes.Storage]:
         """Storages that the token may see on ``node``."""
-        return [shapes.parse_storage(row) for row in self._door.get(f"/nodes/{node}/storage")]
+        return self._door.read(shapes.each(shapes.parse_storage), f"/nodes/{node}/storage")
 
     def bridges(self, node: str) -> frozenset[str]:
         """Names of the bridges that the token may use on ``node``."""
-        rows = self._door.get(f"/nodes/{node}/network", type="any_bridge")
-        return frozenset(str(row["iface"]) for row in rows)
+        return self._door.read(
+            lambda rows: frozenset(str(row["iface"]) for row in rows), f"/nodes/{node}/network", type="any_bridge"
+        )
 
     def guests(self) -> list[shapes.VmRow]:
         """Every guest of the whole Proxmox cluster that the token may see, containers too.
 
         A guest made in the last ten seconds has neither name nor status here (pvestatd's cycle).
         """
-        return [shapes.parse_vm_row(row) for row in self._door.get("/cluster/resources", type="vm")]
+        return self._door.read(shapes.each(shapes.parse_vm_row), "/cluster/resources", type="vm")
 
     def vms(self, node: str) -> list[shapes.VmRow]:
         """VMs on one node, with their status as it is now."""
-        return [shapes.parse_vm_row(row, node) for row in self._door.get(f"/nodes/{node}/qemu")]
+        return self._door.read(shapes.each(lambda row: shapes.parse_vm_row(row, node)), f"/nodes/{node}/qemu")
 
     def config(self, node: str, vmid: int) -> shapes.VmConfig | None:
         """The VM's configuration, None when there is no such VM on that node."""
         try:
-            return shapes.parse_config(self._door.get(f"/nodes/{node}/qemu/{vmid}/config"))
+            return self._door.read(shapes.parse_config, f"/nodes/{node}/qemu/{vmid}/config")
         except errors.RefusedError as why:
             if is_missing(why):
                 return None
@@ -95,42 +97,37 @@ class Proxmox:
 
     def running(self, node: str, vmid: int) -> bool:
         """Whether the VM has power now."""
-        answer = self._door.get(f"/nodes/{node}/qemu/{vmid}/status/current")
-        return bool(answer.get("status") == "running")
+        return self._door.read(
+            lambda answer: bool(answer["status"] == "running"), f"/nodes/{node}/qemu/{vmid}/status/current"
+        )
 
     def pools(self) -> frozenset[str]:
         """Names of the pools that the token may see."""
-        return frozenset(str(row["poolid"]) for row in self._door.get("/pools"))
+        return self._door.read(lambda rows: frozenset(str(row["poolid"]) for row in rows), "/pools")
 
     def content(self, node: str, storage: str) -> list[shapes.Volume]:
         """Volumes on the storage, of every kind the token may see."""
-        rows = self._door.get(f"/nodes/{node}/storage/{storage}/content")
-        return [shapes.Volume(str(row["volid"]), str(row.get("content") or "")) for row in rows]
+        return self._door.read(shapes.each(shapes.parse_volume), f"/nodes/{node}/storage/{storage}/content")
 
     def running_tasks(self, node: str, vmid: int) -> list[shapes.TaskRow]:
         """Tasks now at work on the VM. Needs ``source=active``: the default list holds only what has ended."""
-        rows = self._door.get(f"/nodes/{node}/tasks", source="active", vmid=vmid)
-        # An active list may still carry what ended a moment ago, then with an end time.
-        alive = [row for row in rows if not row.get("endtime")]
-        return [row for row in map(shapes.parse_task_row, alive) if row.id == str(vmid)]
+        rows = self._door.read(shapes.each(shapes.parse_task_row), f"/nodes/{node}/tasks", source="active", vmid=vmid)
+        # An active list may still carry what ended a moment ago.
+        return [row for row in rows if row.id == str(vmid) and not row.ended]
 
     def task(self, upid: str) -> shapes.TaskState:
         """Raises RefusedError for a task that Proxmox does not know."""
-        return shapes.parse_task(self._door.get(f"/nodes/{shapes.task_node(upid)}/tasks/{upid}/status"))
+        return self._door.read(shapes.parse_task, f"/nodes/{shapes.task_node(upid)}/tasks/{upid}/status")
 
     def task_log(self, upid: str, start: int = 0) -> list[str]:
         """At most 500 lines of the task's log, from line ``start`` (0 is the first)."""
-        rows = self._door.get(f"/nodes/{shapes.task_node(upid)}/tasks/{upid}/log", start=start, limit=500)
-        return tasks.parse_log(rows)
+        path = f"/nodes/{shapes.task_node(upid)}/tasks/{upid}/log"
+        return self._door.read(tasks.parse_log, path, start=start, limit=500)
 
     def guest_addresses(self, node: str, vmid: int) -> list[str]:
         """``name: address`` for every interface, as the guest agent sees them. Raises RefusedError without one."""
-        answer = self._door.get(f"/nodes/{node}/qemu/{vmid}/agent/network-get-interfaces")
-        return [
-            f"{face.get('name')}: {where.get('ip-address')}"
-            for face in (answer or {}).get("result") or []
-            for where in face.get("ip-addresses") or []
-        ]
+        path = f"/nodes/{node}/qemu/{vmid}/agent/network-get-interfaces"
+        return self._door.read(shapes.parse_interfaces, path)
 
     def wait_task(self, upid: str, step: run.Step, title: str, deadline: float = TASK_DEADLINE) -> None:
         """Returns when the task has succeeded; see ``tasks.wait`` for what it raises."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import proxmoxer
@@ -17,8 +18,10 @@ from requests.adapters import HTTPAdapter
 from funoffshore import errors
 from funoffshore.clock import Clock
 from funoffshore.config import model
+from funoffshore.world.proxmox import shapes
 from funoffshore.world.routes import Routes
 
+T = TypeVar("T")
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 35.0
 """Seconds; pveproxy itself gives up on a busy pvedaemon after 30 s with 596 (pve-http-server AnyEvent.pm)."""
@@ -33,12 +36,21 @@ for _name in ("proxmoxer.core", "proxmoxer.backends.https"):
 class _PinnedAdapter(HTTPAdapter):
     """Accepts exactly one certificate. urllib3 compares it when the handshake ends, before a byte of HTTP is sent."""
 
-    def __init__(self, fingerprint: str) -> None:
-        self._fingerprint = fingerprint
+    def __init__(self, fingerprint: str, context: ssl.SSLContext) -> None:
+        self._pinned: dict[str, Any] = {"assert_fingerprint": fingerprint, "ssl_context": context}
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, assert_fingerprint=self._fingerprint)
+        super().init_poolmanager(*args, **(kwargs | self._pinned))
+
+
+def _context() -> ssl.SSLContext:
+    """TLS without a list of CAs: the pin decides alone, and reading the list costs more than a handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Door:
@@ -48,9 +60,20 @@ class Door:
         self._config = config
         self._routes = routes
         self._clock = clock
+        self._context = _context()
         self._local = threading.local()
         parts = urlsplit(config.url)
         self._host, self._port = parts.hostname or "", parts.port or 8006
+
+    def read(self, parse: Callable[[Any], T], path: str, /, **params: Any) -> T:
+        """What ``parse`` makes of the answer. Raises RefusedError, too, for an answer that it cannot read."""
+        answer = self.get(path, **params)
+        try:
+            return parse(answer)
+        except shapes.MALFORMED as why:
+            raise errors.RefusedError(
+                f"{self._config.url} answered GET {path} with something unexpected: {type(why).__name__} {why}"
+            ) from None
 
     def get(self, path: str, /, **params: Any) -> Any:
         """The answer's data. Asks again, a few times, when nobody answers. Raises what ``_foreign`` lists."""
@@ -108,7 +131,7 @@ class Door:
         session: requests.Session = client._store["session"]
         session.trust_env = False
         session.adapters.clear()  # without an adapter for http:// no redirect can carry the token off TLS
-        session.mount("https://", _PinnedAdapter(self._config.fingerprint))
+        session.mount("https://", _PinnedAdapter(self._config.fingerprint, self._context))
         return client
 
     @contextmanager

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from funoffshore.errors import RefusedError
+
+T = TypeVar("T")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 GIB = 2**30
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What a parser of this module raises for an answer of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ class TaskRow:
     id: str
     user: str
     """``user@realm!token`` for a task that a token began."""
+    ended: bool = False
 
 
 def properties(text: str, default_key: str = "") -> dict[str, str]:
@@ -124,6 +130,24 @@ def size_bytes(text: str) -> int:
     """Bytes of a drive's ``size=`` (``300M``, ``1.5G``, ``2T``); 0 for what is not a size."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
     return int(float(match[1]) * _UNITS[match[2]]) if match else 0
+
+
+def each(parse: Callable[[Mapping[str, Any]], T]) -> Callable[[Any], list[T]]:
+    """Reads a list of rows."""
+    return lambda rows: [parse(row) for row in rows]
+
+
+def parse_volume(row: Mapping[str, Any]) -> Volume:
+    return Volume(str(row["volid"]), str(row.get("content") or ""))
+
+
+def parse_interfaces(answer: Mapping[str, Any] | None) -> list[str]:
+    """``name: address`` for each address of the guest agent's answer."""
+    return [
+        f"{face.get('name')}: {where.get('ip-address')}"
+        for face in (answer or {}).get("result") or []
+        for where in face.get("ip-addresses") or []
+    ]
 
 
 def parse_version(data: Mapping[str, Any]) -> Version:
@@ -192,12 +216,13 @@ def parse_task_row(row: Mapping[str, Any]) -> TaskRow:
         type=str(row.get("type") or ""),
         id=str(row.get("id") or ""),
         user=f"{user}!{token}" if token and "!" not in user else user,
+        ended=bool(row.get("endtime")),
     )
 
 
 def task_node(upid: str) -> str:
-    """The Proxmox node that runs the task (``UPID:node:…``). Raises ValueError for what is no UPID."""
+    """The Proxmox node that runs the task (``UPID:node:…``). Raises RefusedError for what is no UPID."""
     parts = upid.split(":")
     if len(parts) < 9 or parts[0] != "UPID":
-        raise ValueError(f"not a task id: {upid!r}")
+        raise RefusedError(f"Proxmox knows no task {upid[:80]!r}")
     return parts[1]

@@ -62,7 +62,7 @@ def wait(api: _Api, clock: clocks.Clock, upid: str, step: run.Step, title: str, 
 
     try:
         state = clocks.wait(
-            clock, title, probe, deadline=deadline, say=step.say, evidence=tail.evidence,
+            clock, title, probe, deadline=deadline, interval=1.0, say=step.say, evidence=tail.evidence,
             fix="Look at the task on the Proxmox host, then run the same command again: it goes on from there.",
         )  # fmt: skip
     except errors.RefusedError as why:

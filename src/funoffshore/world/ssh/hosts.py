@@ -272,8 +272,9 @@ def nonsense(node: model.Node, why: Exception) -> errors.RefusedError:
 
 
 def refusal(node: model.Node, ended: ssh_connection.Ended) -> errors.RefusedError:
-    """Only stderr is quoted, and never what the program was given."""
-    lines = tuple(line for line in ended.err.decode("utf-8", "replace").splitlines() if line.strip())[-5:]
+    """Only stderr is quoted, without any line of it that shows the program: the request stands in there."""
+    said = (line.strip()[:300] for line in ended.err.decode("utf-8", "replace").splitlines())
+    lines = tuple(line for line in said if line and "main(" not in line)[-5:]
     last = lines[-1] if lines else "no word"
     fix = ""
     if "sudo" in last:

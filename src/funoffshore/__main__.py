@@ -1,0 +1,5 @@
+"""``python -m funoffshore`` is ``fo``."""
+
+from funoffshore.cli import main
+
+main()

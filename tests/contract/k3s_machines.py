@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
+import ssl
 import threading
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,6 +38,23 @@ def make_kit(directory: Path, latencies: Latencies | None = None, speed: float =
     return Kit(
         directory, LabClock(speed), store, latencies or Latencies(), Faults(store), Ledger(store), Routes(directory)
     )
+
+
+KUBE_VIP = """\
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: kube-vip, namespace: kube-system}
+spec:
+  selector: {matchLabels: {a: b}}
+  template:
+    metadata: {labels: {a: b}}
+    spec:
+      containers:
+        - name: kube-vip
+          image: kube-vip
+          env: [{name: cp_enable, value: "true"}, {name: address, value: "%s"}]
+"""
+MANIFEST = "/var/lib/rancher/k3s/server/manifests/vip.yaml"
 
 
 @dataclass
@@ -149,3 +171,38 @@ def eventually(probe: Callable[[], object], seconds: float = 10.0) -> None:
     while not probe():
         assert time.monotonic() < end, f"{probe} stayed false"
         time.sleep(0.005)
+
+
+def ask(address: str, path: str, *, user: str = "", admin: Box | None = None) -> tuple[int, str]:
+    """Status and body of ``https://address:6443path``. ``user`` is ``name:password``."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if admin is not None:
+        tls = admin.path("/var/lib/rancher/k3s/server/tls")
+        context.load_cert_chain(tls / "client-admin.crt", tls / "client-admin.key")
+    request = urllib.request.Request(f"https://{address}:6443{path}")
+    if user:
+        request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=context) as response:  # noqa: S310  # loopback
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as why:
+        return why.code, why.read().decode()
+
+
+def node(bench: Bench, name: str) -> dict[str, Any]:
+    found = bench.k3s.clusters()[0].get("v1/Node", "", name)
+    assert found is not None
+    return found
+
+
+def condition(bench: Bench, name: str, kind: str = "Ready") -> str:
+    return str(next(c["status"] for c in node(bench, name)["status"]["conditions"] if c["type"] == kind))
+
+
+def exits(bench: Bench, box: Box, code: int, said: str, role: str = "server", *argv: str) -> None:
+    bench.start(box, role, *argv)
+    assert box.is_ended.wait(10), box.said()
+    assert box.code == code
+    assert said in box.said()

@@ -86,16 +86,17 @@ class Served:
         self.ca = pair("k3s-ca")
         self.admin = pair("system:admin", self.ca)
         self.cluster = KubeCluster(self.kit, "demo", load_balancer="127.0.0.9", ca=self.ca.pem.decode())
-        self.extra: Callable[[HttpRequest], HttpResponse | None] = lambda request: None
+        self.before: Callable[[HttpRequest], HttpResponse | None] = lambda request: None
         self.server = pair("k3s", self.ca, self.host)
         self.listen()
         self.kubeconfig = directory / "kubeconfig"
         self.write_kubeconfig()
 
     def listen(self) -> None:
-        self.cluster.listen(
-            self.host, 6443, self.server.pem, self.server.key_pem, self.ca.pem, lambda request: self.extra(request)
-        )
+        def first(request: HttpRequest) -> HttpResponse | None:
+            return self.before(request)
+
+        self.cluster.listen(self.host, 6443, self.server.pem, self.server.key_pem, self.ca.pem, first)
 
     def write_kubeconfig(self, ca: Pair | None = None, user: dict[str, Any] | None = None) -> None:
         def text(data: bytes) -> str:

@@ -14,7 +14,7 @@ from ssh_machines import until
 
 from funoffshore import errors, kubeconfig
 from funoffshore.plan import Verb
-from funoffshore.reading import Present, Unreadable
+from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.stages import k3s
 from funoffshore.stages.k3s import files, graph
 
@@ -138,18 +138,13 @@ def test_an_unreadable_controller_is_never_overtaken(tmp_path: Path) -> None:
 
 def test_a_founder_finds_a_cluster_at_the_last_moment(three: Homelab) -> None:
     first = three.config.node("lab-c1")
-    action = replace(next(iter(k3s.plan(three.config, k3s.K3sFacts({n.name: _absent() for n in three.config.nodes})))))
+    nowhere = k3s.K3sFacts({node.name: Absent() for node in three.config.nodes})
+    action = k3s.plan(three.config, nowhere)[0]
     assert action.reason == graph.FOUNDS
     three.machines.destroy(first.vmid)
     three.boot(first)
     with pytest.raises(errors.PreflightError, match="must not found another"):
         k3s.apply(three.world, three.config, action, three.voice)
-
-
-def _absent() -> object:
-    from funoffshore.reading import Absent
-
-    return Absent()
 
 
 def test_another_token_in_the_env_file_is_refused_and_changes_nothing(pair: Homelab) -> None:

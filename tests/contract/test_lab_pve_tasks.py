@@ -151,6 +151,8 @@ def test_rights_are_inherited_and_can_be_taken(bench: Bench) -> None:
     assert bench.config(100)["scsi0"] == "local-lvm:vm-100-disk-0,size=1G"
     bench.api.remove_privilege(FO, "VM.PowerMgmt")
     assert bench.call("POST", f"{Q}/100/status/start", FO).reason == "Permission check failed (/vms/100, VM.PowerMgmt)"
+    bench.api.ensure_token(FO, pve_bench.SECRET)
+    assert bench.call("POST", f"{Q}/100/status/start", FO).status == 403
     bench.api.set_privileges(FO, "/vms/100", ["VM.PowerMgmt"])
     assert bench.call("GET", f"{Q}/100/config", FO).status == 403
     assert bench.done("POST", f"{Q}/100/status/start", token=FO) == "OK"

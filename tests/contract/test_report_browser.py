@@ -15,7 +15,10 @@ from funoffshore.reading import Present
 from funoffshore.show import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WIDTH, HEIGHT = 1280, 1600
+STAGES = ((36, 99, 197), (123, 69, 189), (13, 122, 107))
+"""Red, green, blue of machines, K3s and Flux in a light picture."""
+WIDTH, HEIGHT = 1280, 3400
+"""Of the window; the picture has half of each, which is enough and quicker to look at."""
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser: chromium, chromium-browser or google-chrome")
 
@@ -29,11 +32,11 @@ def test_it_is_drawn(tmp_path: Path, controllers: int, workers: int, hypervisors
     seen = Present(status_of(config, good=not fail))
     page = report.write(config, folder, seen, reasons_of(good=not fail), START + 500)
     width, height, colours = pixels(shot(page, tmp_path))
-    assert (width, height) == (WIDTH, HEIGHT)
+    assert (width, height) == (WIDTH // 2, HEIGHT // 2)
     assert len(colours) > 150
     assert max(colours.values()) < 0.9 * width * height, "nearly all of the picture is of one colour"
-    for stage in ((36, 99, 197), (123, 69, 189), (13, 122, 107)):
-        assert colours.get(bytes(stage), 0) > 300, f"the colour {stage} of a stage is missing"
+    for stage in STAGES[: 2 if fail else 3]:  # the failure keeps Flux from beginning
+        assert colours.get(bytes(stage), 0) > 100, f"the colour {stage} of a stage is missing"
 
 
 def shot(page: Path, tmp_path: Path) -> Path:
@@ -42,8 +45,9 @@ def shot(page: Path, tmp_path: Path) -> Path:
     assert BROWSER
     subprocess.run(
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-         "--force-device-scale-factor=1", f"--user-data-dir={tmp_path / 'browser'}", f"--window-size={WIDTH},{HEIGHT}",
-         "--blink-settings=preferredColorScheme=1", f"--screenshot={picture}", page.as_uri()],
+         "--force-device-scale-factor=0.5", f"--user-data-dir={tmp_path / 'browser'}",
+         f"--window-size={WIDTH},{HEIGHT}", "--blink-settings=preferredColorScheme=1", f"--screenshot={picture}",
+         page.as_uri()],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     return picture

@@ -108,18 +108,18 @@ def test_postcheck_writes_junit_and_json(finished: Operator, tmp_path: Path) -> 
 
 def test_a_component_that_fails_closes_stage_1_and_recovers(finished: Operator) -> None:
     with served(finished):
-        finished.fo("lab", "faults", "-c", "lab", "--on", "component-unready,namespace=jellyfin,name=jellyfin")
+        finished.fo("lab", "faults", "-c", "lab", "--on", "component-unready,namespace=media,name=jellyfin")
         kubeconfig = str(finished.lab / "lab.kubeconfig")
         assert Path(kubeconfig).stat().st_mode & 0o777 == 0o600
         ended = finished.fo("postcheck")
         if ended.code == 0:  # the lab notices on its next look at the workload
-            _touch_workload(finished, "jellyfin", "jellyfin")
+            _touch_workload(finished, "media", "jellyfin")
             ended = finished.fo("postcheck")
         assert ended.code == 20, ended.out
         assert "jellyfin" in ended.out
         assert status(finished)["stage_1_complete"] is False
         finished.fo("lab", "faults", "-c", "lab", "--off", "all")
-        _touch_workload(finished, "jellyfin", "jellyfin")
+        _touch_workload(finished, "media", "jellyfin")
         assert finished.fo("bootstrap").code == 0
     assert status(finished)["stage_1_complete"] is True
 
@@ -187,13 +187,18 @@ def test_a_token_that_lacks_a_privilege_is_told_which(fresh: Operator) -> None:
 
 
 def _remove_privilege(home: Operator, privilege: str) -> None:
-    from funoffshore.lab.base import Store
+    """Takes a privilege from fo's token, as an administrator of the lab's Proxmox."""
+    from funoffshore import config
+    from funoffshore.lab.hosts.hosts import Hosts
+    from funoffshore.lab.lab import Homelab
+    from funoffshore.lab.pve import ProxmoxApi
 
-    store = Store(home.lab / "lab.sqlite")
-    for bucket in ("pve.acl", "pve-acl", "pve.tokens", "pve-tokens", "pve/tokens", "pve.access", "pve-access"):
-        for key, body in store.scan(bucket):
-            store.put(bucket, key, json.loads(json.dumps(body).replace(f'"{privilege}"', '"Sys.Nothing"')))
-    store.close()
+    cluster = config.load(home.env_file, home.folder)
+    kit = Homelab(cluster).kit
+    ProxmoxApi(kit, Hosts(kit), address="127.0.0.1", secret_for_tls="-").remove_privilege(
+        cluster.proxmox.token_id, privilege
+    )
+    kit.store.close()
 
 
 def test_an_address_that_answers_already_is_refused(fresh: Operator) -> None:

@@ -83,7 +83,8 @@ def crd(kind: str = "Widget", schema: dict[str, Any] | None = None, scope: str =
     return {
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{plural}.example.com"},
-        "spec": {"group": "example.com", "scope": scope, "names": {"kind": kind, "plural": plural, "shortNames": ["wd"]},
+        "spec": {"group": "example.com", "scope": scope,
+                 "names": {"kind": kind, "plural": plural, "shortNames": ["wd"]},
                  "versions": [{"name": "v1", "served": True, "storage": True, "subresources": {"status": {}},
                                "schema": {"openAPIV3Schema": whole}}]},
     }  # fmt: skip

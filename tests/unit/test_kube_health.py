@@ -21,7 +21,9 @@ READY, PROGRESSING, FAILED, SUSPENDED, UNKNOWN = (
 )  # fmt: skip
 
 
-def thing(kind: str, status: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **meta: Any) -> dict[str, Any]:
+def thing(
+    kind: str, status: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **meta: Any
+) -> dict[str, Any]:
     api_version, _, name = kind.rpartition("/")
     return {"apiVersion": api_version, "kind": name, "metadata": {"name": "x", "generation": 1, **meta},
             "spec": spec or {}, "status": status or {}}  # fmt: skip
@@ -52,7 +54,8 @@ ARTIFACT = {"artifact": {"revision": "main@sha1:1"}}
         (thing("apps/v1/Deployment", AVAILABLE, {"replicas": 2}, generation=2), PROGRESSING),
         (thing("apps/v1/Deployment", {**AVAILABLE, "replicas": 3}, {"replicas": 2}), PROGRESSING),
         (thing("apps/v1/Deployment", AVAILABLE, {"replicas": 2}, deletionTimestamp="now"), PROGRESSING),
-        (thing("apps/v1/StatefulSet", {**COUNTS, "currentRevision": "a", "updateRevision": "a"}, {"replicas": 2}), READY),
+        (thing("apps/v1/StatefulSet", {**COUNTS, "currentRevision": "a", "updateRevision": "a"}, {"replicas": 2}),
+         READY),
         (thing("apps/v1/StatefulSet", {**COUNTS, "currentRevision": "a", "updateRevision": "b"}, {"replicas": 2}),
          PROGRESSING),
         (thing("apps/v1/StatefulSet", {**COUNTS, "currentRevision": "a", "updateRevision": "b"},
@@ -78,7 +81,8 @@ ARTIFACT = {"artifact": {"revision": "main@sha1:1"}}
         (thing("v1/Node", conditions(Ready="True", DiskPressure="True")), FAILED),
         (thing("v1/Node", conditions(Ready=("Unknown", "NodeStatusUnknown"))), FAILED),
         (thing("v1/Node", conditions(Ready="True"), {"unschedulable": True}), SUSPENDED),
-        (thing("v1/Node", conditions(Ready="True"), {"taints": [{"key": "node.kubernetes.io/not-ready"}]}), PROGRESSING),
+        (thing("v1/Node", conditions(Ready="True"), {"taints": [{"key": "node.kubernetes.io/not-ready"}]}),
+         PROGRESSING),
         (thing("v1/Namespace", {"phase": "Active"}), READY),
         (thing("v1/Service", {}, {"type": "LoadBalancer"}), PROGRESSING),
         (thing("v1/Service", {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}, {"type": "LoadBalancer"}), READY),
@@ -153,7 +157,7 @@ RECORDED = {
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_recorded_objects(name: str) -> None:
     document = json.loads((SAMPLES / f"{name}.json").read_text())
-    objects = document["objects"] if "objects" in document else [document]
+    objects = document.get("objects", [document])
     seen = {o["metadata"]["name"]: health.assess(o).state for o in objects}
     assert seen == RECORDED[name]
 

@@ -231,7 +231,7 @@ def test_python_cannot_leave_the_host(host: Host) -> None:
     session = Session(host, "root", 0, outside=True)
     for text in (
         "import socket", "import pathlib", "import ctypes", "open('/../../../etc/shadow2')", "import importlib",
-        "import os; os.system('x')", "import os; os.fork", "import subprocess; subprocess.run(['/usr/bin/env'])", "eval('1')",
+        "import os; os.system('x')", "import os; os.fork", "import subprocess; subprocess.run(['/usr/bin/env'])",
     ):  # fmt: skip
         assert session.run(["python3", "-c", text]).code == 1, text
     assert host.kit.ledger.entries() == []

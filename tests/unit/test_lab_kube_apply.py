@@ -92,7 +92,8 @@ def test_containers_merge_by_name_and_defaults_return(cluster: KubeCluster) -> N
 
 def test_ports_are_told_apart_by_number_and_protocol(cluster: KubeCluster) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"},
-               "spec": {"ports": [{"name": "tcp", "port": 53}, {"name": "udp", "port": 53, "protocol": "UDP"}]}}  # fmt: skip
+               "spec": {"ports": [{"name": "tcp", "port": 53},
+                                  {"name": "udp", "port": 53, "protocol": "UDP"}]}}  # fmt: skip
     assert [p["protocol"] for p in cluster.apply(service, "one")["spec"]["ports"]] == ["TCP", "UDP"]
     service["spec"]["ports"] = [{"name": "dns", "port": 53, "protocol": "UDP"}]  # type: ignore[index]
     assert [p["name"] for p in cluster.apply(service, "one")["spec"]["ports"]] == ["dns"]
@@ -126,7 +127,8 @@ def test_an_item_is_spelled_with_its_key(cluster: KubeCluster) -> None:
 def test_custom_lists_merge_only_where_the_schema_says(cluster: KubeCluster) -> None:
     item = {"type": "object", "properties": {"id": {"type": "string"}, "v": {"type": "string"}}}
     schema = {"type": "object", "properties": {
-        "keyed": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"], "items": item},
+        "keyed": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"],
+                  "items": item},
         "plain": {"type": "array", "items": item}}}  # fmt: skip
     cluster.apply(lab.crd(schema=schema), "me")
     lab.until(lambda: cluster.known("example.com/v1/Widget"), "CRD")

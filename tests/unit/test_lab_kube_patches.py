@@ -31,7 +31,9 @@ def pod(*containers: dict[str, Any]) -> dict[str, Any]:
 def test_strategic_merge_finds_containers_by_name() -> None:
     old = pod({"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"})
     new = patches.strategic(old, pod({"name": "a", "image": "2"}, {"name": "c", "image": "3"}), SHAPE)
-    assert new == pod({"name": "a", "image": "2", "args": ["x"]}, {"name": "b", "image": "1"}, {"name": "c", "image": "3"})
+    assert new == pod(
+        {"name": "a", "image": "2", "args": ["x"]}, {"name": "b", "image": "1"}, {"name": "c", "image": "3"}
+    )
     assert old == pod({"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"})
 
 
@@ -126,7 +128,8 @@ _hostile = st.one_of(
     st.tuples(st.just("application/merge-patch+json"), _json),
     st.tuples(st.just("application/strategic-merge-patch+json"), _json),
     st.tuples(st.just("application/apply-patch+yaml"), st.fixed_dictionaries(
-        {"apiVersion": st.just("apps/v1"), "kind": st.just("Deployment")}, optional={"spec": _json, "metadata": _json})),
+        {"apiVersion": st.just("apps/v1"), "kind": st.just("Deployment")},
+        optional={"spec": _json, "metadata": _json})),
     st.tuples(st.just("application/json-patch+json"), st.one_of(_json, st.lists(_operation, max_size=4))),
 )  # fmt: skip
 

@@ -100,7 +100,9 @@ def test_the_fault_keeps_a_component_unready(cluster: KubeCluster) -> None:
     cluster.apply(stuck, "me")
     lab.until(lambda: waiting(cluster) == "ImagePullBackOff", "back-off")
     lab.until(lambda: state(cluster, DEPLOYMENT, "web") == "failed", "the deadline")
-    assert lab.condition(cluster.get(DEPLOYMENT, "default", "web"), "Progressing")["reason"] == "ProgressDeadlineExceeded"
+    assert (
+        lab.condition(cluster.get(DEPLOYMENT, "default", "web"), "Progressing")["reason"] == "ProgressDeadlineExceeded"
+    )
     faults.off("component-unready")
     ready(cluster, DEPLOYMENT)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from funoffshore import health, stage1
 from funoffshore.checks.base import (
     HELM_RELEASE,
@@ -22,12 +24,12 @@ from funoffshore.reading import Absent, Present, Reading, Unreadable
 def checks(config: ClusterConfig) -> tuple[Check, ...]:
     """One check for each component that is switched on."""
     return tuple(
-        Check(f"FO-CMP-{c.id}", f"{c.title} to be in Git and healthy", lambda sight, c=c: _component(sight, c))
+        Check(f"FO-CMP-{c.id}", f"{c.title} to be in Git and healthy", functools.partial(_component, c))
         for c in wanted(config)
     )
 
 
-def _component(sight: Sight, component: stage1.Component) -> Answer:
+def _component(component: stage1.Component, sight: Sight) -> Answer:
     match sight.files():
         case Unreadable(why):
             return unknown(why)

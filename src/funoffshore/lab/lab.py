@@ -31,6 +31,9 @@ from funoffshore.lab.web import Web, offers
 STARTING = 20.0
 """Real seconds that another process may take from holding the lock to serving."""
 
+RESUMING = 10.0
+"""Real seconds that what ran before may take to run again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -205,14 +208,17 @@ class Homelab:
             port=proxmox_url.port or 8006,
             release=self.settings.release,
             nodes=config.proxmox.nodes,
+            bridges=(config.proxmox.bridge,),
             secret_for_tls=config.proxmox.token_secret.get_secret_value(),
         )
-        if not proxmox.has_token(config.proxmox.token_id):
-            proxmox.add_token(config.proxmox.token_id, config.proxmox.token_secret.get_secret_value())
+        proxmox.ensure_token(config.proxmox.token_id, config.proxmox.token_secret.get_secret_value())
+        proxmox.add_storage(config.proxmox.image_storage, "dir", ("iso", "import"))
+        proxmox.add_storage(config.proxmox.disk_storage, "lvmthin", ("images", "rootdir"))
         # Stopped in this order: nobody may ask what is gone already.
         self._stops = [proxmox.stop, web.stop, kubernetes.close, machines.stop]
         web.start()
         proxmox.start()
+        kubernetes.settle(RESUMING)
 
     def _hear(self, cluster: KubeCluster) -> None:
         """A Kubernetes cluster has come to be, or has come back: Flux may be at work in it."""

@@ -23,8 +23,7 @@ from typing import Any
 
 VERSION = 1
 CACHE = "/var/lib/funoffshore/digests.json"
-BIG = 1 << 20
-"""Bytes; bigger files are not read twice for their digest, and never sent."""
+BIG = 1 << 20  # bytes; bigger files are not read twice for their digest, and never sent
 K3S = "/usr/local/bin/k3s"
 UNIT_PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,NRestarts"
 ACTIONS = ("enable", "disable", "start", "stop", "restart")
@@ -66,8 +65,7 @@ def make_folders(folder: str, mode: int) -> None:
 
 def place(path: str, mode: int, ids: tuple[int, int], fill: Callable[[Any], None]) -> None:
     """The file appears whole or not at all, even through a power cut."""
-    folder = os.path.dirname(path)
-    temp = f"{folder}/.{os.path.basename(path)}.fo-{os.getpid()}"
+    temp = f"{os.path.dirname(path)}/.{os.path.basename(path)}.fo-{os.getpid()}"
     if os.path.lexists(temp):
         os.unlink(temp)
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -82,7 +80,7 @@ def place(path: str, mode: int, ids: tuple[int, int], fill: Callable[[Any], None
     except BaseException:
         os.unlink(temp)
         raise
-    sync_folder(folder)
+    sync_folder(os.path.dirname(path))
 
 
 def sync_folder(folder: str) -> None:
@@ -109,10 +107,9 @@ def write(item: dict[str, Any]) -> dict[str, Any]:
     there = look(path)
     if there is not None and item.get("only_if_absent"):
         return {"result": "kept"}
-    if there is not None and stat.S_ISREG(there.st_mode) and there.st_size == len(content):
-        with open(path, "rb") as stream:
-            same = stream.read() == content
-        if same and stat.S_IMODE(there.st_mode) == mode and (there.st_uid, there.st_gid) == ids:
+    if there is not None and stat.S_ISREG(there.st_mode):
+        alike = (there.st_size, stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid) == (len(content), mode, *ids)
+        if alike and read_digest(path) == hashlib.sha256(content).hexdigest():
             return {"result": "same"}
     make_folders(os.path.dirname(path), int(item.get("folder_mode", "0755"), 8))
     place(path, mode, ids, lambda stream: stream.write(content))
@@ -135,7 +132,7 @@ def download(item: dict[str, Any]) -> dict[str, Any]:
                 for chunk in iter(lambda: source.read(BIG), b""):
                     sum_.update(chunk)
                     stream.write(chunk)
-        except (urllib.error.URLError, ValueError) as why:
+        except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as why:
             raise Refusal("network", f"{item['url']}: {getattr(why, 'reason', why)}") from why
         if sum_.hexdigest() != wanted:
             raise Refusal("digest", f"{item['url']}: expected sha256 {wanted}, got {sum_.hexdigest()}")
@@ -200,21 +197,18 @@ def run(*argv: str, timeout: float = 30) -> tuple[int, str, str]:
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
 
 
+def systemctl(*words: str, timeout: float = 90) -> dict[str, Any]:
+    code, _, err = run("systemctl", *words, timeout=timeout)
+    if code:
+        raise Refusal("unit", f"systemctl {' '.join(words)}: exit {code}: {err.strip()[-400:]}")
+    return {"result": "done"}
+
+
 def change_unit(item: dict[str, Any]) -> dict[str, Any]:
     if item["action"] not in ACTIONS:
         raise Refusal("request", "unknown unit action " + item["action"])
     options = ["--no-block"] if item.get("no_block") else []
-    code, _, err = run("systemctl", *options, item["action"], item["name"], timeout=item.get("timeout", 90))
-    if code:
-        raise Refusal("unit", f"systemctl {item['action']} {item['name']}: exit {code}: {err.strip()[-400:]}")
-    return {"result": "done"}
-
-
-def reload_units(item: dict[str, Any]) -> dict[str, Any]:
-    code, _, err = run("systemctl", "daemon-reload")
-    if code:
-        raise Refusal("unit", f"systemctl daemon-reload: exit {code}: {err.strip()[-400:]}")
-    return {"result": "done"}
+    return systemctl(*options, item["action"], item["name"], timeout=item.get("timeout", 90))
 
 
 def read_file(item: dict[str, Any]) -> dict[str, Any]:
@@ -229,8 +223,7 @@ def read_file(item: dict[str, Any]) -> dict[str, Any]:
             seen = os.stat(path)
         except FileNotFoundError:
             return {"state": "absent", "link": fact["link"]}
-    fact.update(mode=f"{stat.S_IMODE(seen.st_mode):04o}", owner=f"{seen.st_uid}:{seen.st_gid}")
-    fact["size"] = seen.st_size
+    fact.update(mode=f"{stat.S_IMODE(seen.st_mode):04o}", owner=f"{seen.st_uid}:{seen.st_gid}", size=seen.st_size)
     fact["kind"] = "file" if stat.S_ISREG(seen.st_mode) else "directory" if stat.S_ISDIR(seen.st_mode) else "other"
     if fact["kind"] == "file" and item.get("hash", True):
         fact["sha256"] = digest_of(path, seen)
@@ -243,10 +236,10 @@ def read_file(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_units(items: list[dict[str, Any]]) -> dict[str, Any]:
-    names = [item["name"] for item in items]
-    code, out, err = run("systemctl", "show", "--property=" + UNIT_PROPERTIES, "--", *names)
+    command = ("systemctl", "show", "--property=" + UNIT_PROPERTIES, "--")
+    code, out, err = run(*command, *(item["name"] for item in items))
     blocks = [block for block in out.split("\n\n") if block.strip()]
-    if len(blocks) != len(names):
+    if len(blocks) != len(items):
         raise Refusal("unit", f"systemctl show: exit {code}: {err.strip()[-400:]}")
     facts = {}
     for item, block in zip(items, blocks):  # noqa: B905  # strict= is 3.10+
@@ -349,7 +342,7 @@ def facts() -> dict[str, Any]:
 
 
 def attempt(operation: Callable[[Any], dict[str, Any]], argument: Any) -> dict[str, Any]:
-    """What the operation answers, or its error as data."""
+    """Its answer, or its error as data."""
     try:
         return operation(argument)
     except Refusal as why:
@@ -368,20 +361,19 @@ def name_of(argument: Any) -> str:
 
 def change(request: dict[str, Any]) -> dict[str, Any]:
     """Every asked change with its outcome; after the first failure nothing more is touched."""
-    work: list[tuple[str, Callable[[Any], dict[str, Any]], Any]] = []
-    work += [("write", write, item) for item in request.get("write", ())]
+    work: list[tuple[str, Callable[[Any], dict[str, Any]], Any]]
+    work = [("write", write, item) for item in request.get("write", ())]
     work += [("download", download, item) for item in request.get("download", ())]
     work += [("remove", remove, path) for path in request.get("remove", ())]
     if request.get("units") or request.get("reload"):
-        work.append(("reload", reload_units, {"name": "daemon-reload"}))
+        work.append(("reload", systemctl, "daemon-reload"))
     work += [("units", change_unit, item) for item in request.get("units", ())]
     answer: dict[str, Any] = {}
     failed = False
     for name, operation, argument in work:
         outcome = {"result": "skipped"} if failed else attempt(operation, argument)
         failed = failed or outcome["result"] == "failed"
-        label = argument["action"] + " " + argument["name"] if name == "units" else name_of(argument)
-        answer.setdefault(name, []).append({"on": label, **outcome})
+        answer.setdefault(name, []).append({"on": name_of(argument), **outcome})
     return answer
 
 

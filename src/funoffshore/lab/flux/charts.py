@@ -147,9 +147,17 @@ def _full_name(release: Release) -> str:
     return release.name
 
 
+def _parts(release: Release) -> tuple[_Part, ...]:
+    if release.chart == "alloy":
+        # the chart's controller.type, in lower case: daemonset unless the values say otherwise
+        kinds = {"daemonset": "DaemonSet", "deployment": "Deployment", "statefulset": "StatefulSet"}
+        return _one(kinds.get(str(dig(release.values, ("controller", "type"), "daemonset")), "DaemonSet"), "{}", 12345)
+    return _PARTS.get(release.chart, _one("Deployment", "{}", 80))
+
+
 def _workloads(release: Release) -> Iterator[Object]:
     full = _full_name(release)
-    parts = _PARTS.get(release.chart, _one("Deployment", "{}", 80))
+    parts = _parts(release)
     for part in parts:
         if not dig(release.values, part.enabled[0], part.enabled[1]):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from funoffshore.lab.flux import charts, conditions
@@ -100,7 +101,13 @@ class Sources:
             return
         reason = "ChartPackageSucceeded" if verb == "packaged" else "ChartPullSucceeded"
         path = f"helmchart/{key[1]}/{key[2]}/{name}-{version}.tgz"
-        self._store(key, version, path, f"{verb} '{name}' chart with version '{version}'", reason, chart=name)
+        message = f"{verb} '{name}' chart with version '{version}'"
+        chart = {
+            "observedChartName": name,
+            "observedSourceArtifactRevision": (artifact or {}).get("revision", version),
+            "url": f"{_STORE}helmchart/{key[1]}/{key[2]}/latest.tar.gz",
+        }
+        self._store(key, version, path, message, reason, chart)
 
     def _pick(self, spec: Object, source: Object, artifact: Any) -> tuple[str, str, str]:
         """Name and version of the chart, and what was done to it."""
@@ -118,7 +125,10 @@ class Sources:
             version += f"+{commit[:12]}"
         return str(about["name"]), version, "packaged"
 
-    def _store(self, key: Key, revision: str, path: str, message: str, reason: str, chart: str = "") -> None:
+    def _store(
+        self, key: Key, revision: str, path: str, message: str, reason: str, more: Mapping[str, str] | None = None
+    ) -> None:
+        """``more`` are further fields of the status."""
         digest = conditions.digest([*key, revision])
 
         def change(status: conditions.Status, obj: Object) -> None:
@@ -127,8 +137,7 @@ class Sources:
             status.drop("Reconciling", "Stalled", "FetchFailed")
             status.set("Ready", "True", reason, message)
             status.set("ArtifactInStorage", "True", reason, message)
-            if chart:
-                status.fields["observedChartName"] = chart
+            status.fields |= more or {}
             if (status.fields.get("artifact") or {}).get("revision") != revision:
                 status.fields["artifact"] = {
                     "digest": digest,

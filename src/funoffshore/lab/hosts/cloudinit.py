@@ -104,8 +104,8 @@ def set_up(host: Host, found: seed.Seed) -> None:
     unknown = sorted(set(user) - KNOWN)
     log = "".join(f"[WARNING]: Unhandled key {key} in cloud-config\n" for key in unknown)
     host.files.write("/var/log/cloud-init.log", log + "".join(f"[ERROR]: {line}\n" for line in errors))
-    host.files.write(USER_DATA, json.dumps({"user": dict(user), "errors": errors}, default=str), 0o600)
-    host.files.write(INSTANCE, found.instance + "\n")
+    kept = {"instance": found.instance, "user": dict(user), "errors": errors}
+    host.files.write(USER_DATA, json.dumps(kept, default=str), 0o600)
     report(host, stage="modules-config", errors=errors, done=False)
 
 
@@ -233,8 +233,8 @@ def split(address: str) -> tuple[str, int]:
 
 
 def late(host: Host) -> None:
-    """Packages and commands, then the end of it."""
-    kept = json.loads(host.files.read(USER_DATA) or '{"user": {}, "errors": []}')
+    """Packages and commands, then the end of it; a power cut before that makes the next boot begin anew."""
+    kept = json.loads(host.files.read(USER_DATA))
     user, errors = kept["user"], list(kept["errors"])
     for package in user.get("packages") or []:
         add_package(host, package if isinstance(package, str) else str(package[0]))
@@ -252,6 +252,7 @@ def late(host: Host) -> None:
         errors.append("('scripts_user', RuntimeError('Runparts: 1 failures (runcmd) in 1 attempted commands'))")
     host.files.write("/var/log/cloud-init-output.log", said)
     if not host.gone.is_set():
+        host.files.write(INSTANCE, f"{kept['instance']}\n")
         report(host, stage=None, errors=errors, done=True)
 
 

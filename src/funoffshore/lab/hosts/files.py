@@ -43,6 +43,7 @@ class Files:
 
     def __init__(self, root: Path, store: Store, vmid: int) -> None:
         self.root = root
+        self._root = str(root)
         self._store = store
         self._key = str(vmid)
         self._lock = threading.Lock()
@@ -60,17 +61,16 @@ class Files:
             if part == "..":
                 done = done[:-1]
                 continue
-            here = self.root.joinpath(*done, part)
-            if (todo or follow) and here.is_symlink():
-                links += 1
-                if links > LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), absolute)
-                target = os.readlink(here)
-                done = [] if target.startswith("/") else done
-                todo += parts(target)
-            else:
+            target = read_link("/".join((self._root, *done, part))) if todo or follow else ""
+            if not target:
                 done.append(part)
-        return self.root.joinpath(*done)
+                continue
+            links += 1
+            if links > LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), absolute)
+            done = [] if target.startswith("/") else done
+            todo += parts(target)
+        return Path("/".join((self._root, *done)))
 
     def stat(self, absolute: str, *, follow: bool = True) -> Attributes:
         """Raises OSError with the host's path in it."""
@@ -101,7 +101,8 @@ class Files:
         """Modes that would lock the lab itself out are only remembered. A descriptor is fine too."""
         now = os.stat(real)
         bearable = mode | (0o700 if stat.S_ISDIR(now.st_mode) else 0o600)
-        os.chmod(real, bearable)
+        if stat.S_IMODE(now.st_mode) != bearable:
+            os.chmod(real, bearable)
         self._remember(now.st_ino, mode=mode if bearable != mode else None)
 
     def chown(self, real: Path | int, uid: int, gid: int) -> None:
@@ -163,12 +164,17 @@ class Files:
 
     def write(self, absolute: str, content: str | bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
         """The whole file, folders included."""
-        self.make_folders(os.path.dirname(absolute))
-        real = self.path(absolute)
-        real.write_bytes(content.encode() if isinstance(content, str) else content)
-        self.chmod(real, mode)
-        if uid or gid:
-            self.chown(real, uid, gid)
+        real, flags = self.path(absolute), os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        try:
+            handle = os.open(real, flags, 0o600)
+        except FileNotFoundError:
+            self.make_folders(os.path.dirname(absolute))
+            handle = os.open(real, flags, 0o600)
+        with open(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            self.chmod(handle, mode)
+            if uid or gid:
+                self.chown(handle, uid, gid)
 
     def read(self, absolute: str) -> str:
         """The file's text, or empty when there is none."""
@@ -197,6 +203,14 @@ class Files:
         seen = self.stat(absolute)
         shift = 6 if seen.st_uid == uid else 3 if seen.st_gid == uid else 0
         return (seen.st_mode >> shift) & want == want
+
+
+def read_link(path: str) -> str:
+    """Where a real link leads; empty for anything else."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def parts(path: str) -> list[str]:

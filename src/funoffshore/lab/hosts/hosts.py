@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable
@@ -105,7 +106,8 @@ class Hosts:
 
         def hand_over() -> None:
             if not self._closed and not host.gone.is_set():
-                self._boots.submit(self._guarded, host, work)
+                with contextlib.suppress(RuntimeError):  # the lab is being stopped at this very moment
+                    self._boots.submit(self._guarded, host, work)
 
         if delay:
             self._kit.clock.after(delay, hand_over)
@@ -127,10 +129,13 @@ class Hosts:
         skeleton.start_kernel(host.files, host.hardware)
         host.write_ports()
         more = cloudinit.early(host)
-        self._keep(host, EARLY if more else DONE)
+        if more:
+            self._keep(host, EARLY)
         self._go_up(host)
         if more:
             self._later(host, self._kit.latencies.cloud_init, self._finish)
+        elif not host.gone.is_set():
+            self._keep(host, DONE)
 
     def _finish(self, host: Host) -> None:
         cloudinit.late(host)

@@ -298,7 +298,6 @@ def shutil_of(session: Session) -> Any:
 
 def urllib_request_of(session: Session) -> Any:
     """``urllib.request``: real HTTP, to where the lab listens, after the time a download takes."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def urlopen(url: Any, data: Any = None, timeout: float = 60, **options: Any) -> Any:
         request = url if isinstance(url, urllib.request.Request) else urllib.request.Request(url)  # noqa: S310
@@ -310,6 +309,7 @@ def urllib_request_of(session: Session) -> Any:
         if moved:
             request.add_unredirected_header("Host", host.netloc)
             request.host = moved
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         return opener.open(request, data, timeout)
 
     return types.SimpleNamespace(urlopen=urlopen, Request=urllib.request.Request)

@@ -85,7 +85,7 @@ class Agent(Process):
             server, role = join.reach(self, address, token, "node", seen_as=_BALANCER)
         except join.Refusal as refusal:
             self.say("error", f"Failed to validate connection to cluster at {url}: {refusal.why}")
-            self.pause(2 if address == url else 0.5)
+            self.pause(self._patience(2 if address == url else 0.5))
             return None
         if role != "node":
             self.say("info", waiting + "failed to retrieve configuration from server: not authorized")
@@ -93,13 +93,17 @@ class Agent(Process):
             return None
         if server.stage != "ready" or not server.plane.quorate():
             self.say("info", waiting + "failed to retrieve configuration from server: runtime core not ready")
-            self.pause(0.5 if self.resumed else 2)
+            self.pause(self._patience(2))
             return None
         if not nodes.password_accepted(server.plane.kube, self.node, files.node_password(self.machine)):
             self.say("info", rejected(server.address))
             self.pause(5)
             return None
         return server.plane
+
+    def _patience(self, seconds: float) -> float:
+        """The real pause between two tries, except where nothing in the lab shall take time."""
+        return seconds if self.kit.latencies.k3s_agent and not self.resumed else 0.05
 
     def _register(self, *, ready: bool) -> None:
         plane = self.plane

@@ -33,6 +33,7 @@ class Plane:
         """Servers whose etcd is up, by node name."""
         self.kubelets: set[str] = set()
         """Nodes whose kubelet is up."""
+        self._silent_since: dict[str, float] = {}
         balancer = "" if document["settings"]["disable-servicelb"] == "true" else str(document["address"])
         self.kube = KubeCluster(
             kit, identity, load_balancer=balancer, ca=document["ca"]["server-ca"]["certificate"],
@@ -145,6 +146,7 @@ class Plane:
         with self.lock:
             self.servers.pop(node, None)
             self.kubelets.discard(node)
+            self._silent_since[node] = self.kit.clock.now()
             self.changed.notify_all()
             self.place_vip()
         self.sweep()
@@ -152,15 +154,20 @@ class Plane:
     def sweep(self) -> None:
         """Marks Nodes without a kubelet NotReady: at once in a lab without latencies, else after the grace."""
 
+        patience = 0.0 if self.kit.latencies == type(self.kit.latencies)() else GRACE
+
         def mark() -> None:
             with self.lock:
-                if self.quorate() and not self._closed:
-                    nodes.mark_lost(self.kube, self.kubelets, self.kit.clock.now())
+                if not self.quorate() or self._closed:
+                    return
+                now = self.kit.clock.now()
+                fresh = {n for n, since in self._silent_since.items() if now - since < patience}
+                nodes.mark_lost(self.kube, self.kubelets | fresh, now)
 
-        if self.kit.latencies == type(self.kit.latencies)():
-            mark()
+        if patience:
+            self.kit.clock.after(patience, mark)
         else:
-            self.kit.clock.after(GRACE, mark)
+            mark()
 
     def _hear(self, what: str, obj: Object) -> None:
         kind, name = obj.get("kind"), obj["metadata"]["name"]

@@ -40,6 +40,8 @@ class Process(ABC):
         self.node = machine.name
         self.address = machine.address
         self.stopped = threading.Event()
+        self.up = threading.Event()
+        """Set once it runs."""
         self.resumed = planes.kit.store.get(RUNNING, str(machine.vmid)) is not None
         """The lab's process was restarted under a process that ran: it goes on without starting up again."""
         self.version = executable.version_of(machine.path(argv[0] if argv[0].startswith("/") else "/usr/local/bin/k3s"))
@@ -85,6 +87,7 @@ class Process(ABC):
             raise log.Stopped
         self.kit.store.put(RUNNING, str(self.machine.vmid), {"plane": self.plane_identity(), "node": self.node})
         self._ready()
+        self.up.set()
 
     @abstractmethod
     def plane_identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,14 @@ class K3s:
     def clusters(self) -> list[KubeCluster]:
         """The API objects of every cluster in this process."""
         return [plane.kube for plane in self.planes.all()]
+
+    def settle(self, seconds: float) -> None:
+        """Waits until everything that ran when the lab's process ended runs again, ``seconds`` real ones at most."""
+        give_up = time.monotonic() + seconds
+        with self._lock:
+            coming = [p for p in self._processes.values() if p.resumed]
+        for process in coming:
+            process.up.wait(max(0.0, give_up - time.monotonic()))
 
     def close(self) -> None:
         """The lab's process ends. What runs will be running again when the lab comes back, without starting up.

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 import secrets
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 from funoffshore.lab.base import Kit
-from funoffshore.lab.kube import decode, defaults, fields, schema, shapes
+from funoffshore.lab.kube import decode, defaults, fields, refusals, schema, shapes
 from funoffshore.lab.kube.api import ApiError, Object
 from funoffshore.lab.kube.kinds import Kind, Kinds
 from funoffshore.lab.kube.objects import Objects, Place, Stored
 
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _UNDELETABLE = {"default", "kube-system", "kube-public"}
 CRD = "CustomResourceDefinition.apiextensions.k8s.io"
-
-
-class InvalidError(ApiError):
-    """422 with the fields that are wrong."""
-
-    def __init__(self, kind: Kind, name: str, causes: list[schema.Cause]) -> None:
-        texts = [f"{c['field']}: {c['message']}" for c in causes]
-        what = f"{kind.name}.{kind.group}" if kind.group else kind.name
-        text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-        super().__init__(422, "Invalid", f'{what} "{name}" is invalid: {text}')
-        self.causes = causes
 
 
 class Core:
@@ -97,7 +84,7 @@ class Core:
     def _admit(self, kind: Kind, new: Object) -> None:
         meta = new["metadata"]
         name, namespace = meta.get("name", ""), meta.get("namespace", "")
-        _check_name(kind, name)
+        refusals.check_name(kind, name)
         if kind.namespaced:
             if not namespace:
                 raise ApiError(400, "BadRequest", "an empty namespace may not be set during creation")
@@ -120,6 +107,8 @@ class Core:
         meta["creationTimestamp"] = self.stamp()
         if kind.generation:
             meta["generation"] = 1
+        if kind.status and not kind.crd:  # a struct in Go, written even when it is empty
+            new.setdefault("status", {})
 
     # Changing
 
@@ -133,8 +122,9 @@ class Core:
             decode.check_metadata(new.get("metadata"))
             self._check_precondition(kind, old, new)
             if kind.crd and not new["metadata"].get("resourceVersion"):
-                raise InvalidError(kind, name, [{"reason": "FieldValueInvalid", "field": "metadata.resourceVersion",
-                    "message": "Invalid value: 0: must be specified for an update"}])  # fmt: skip
+                why = "Invalid value: 0: must be specified for an update"
+                cause = {"reason": "FieldValueInvalid", "field": "metadata.resourceVersion", "message": why}
+                raise refusals.InvalidError(kind, name, [cause])
             return self._replace(kind, old, new, manager, sub, dry=dry)
 
     def patch(
@@ -186,7 +176,7 @@ class Core:
         """Server-side apply. Raises ApiError 400, 403, 404, 409 (ConflictError), 422."""
         config = _plain(obj)
         meta = config.setdefault("metadata", {})
-        _check_typed(kind, namespace, name, config)
+        refusals.check_typed(kind, namespace, name, config)
         if meta.get("managedFields"):
             raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
         meta["name"] = name
@@ -233,7 +223,7 @@ class Core:
             defaults.fill(kind, new)
             causes = list(defaults.check(kind, new, before))
         if causes:
-            raise InvalidError(kind, new["metadata"]["name"], causes)
+            raise refusals.InvalidError(kind, new["metadata"]["name"], causes)
 
     def _store(self, kind: Kind, new: Object, before: Object | None = None, *, dry: bool = False) -> Object:
         """Commits ``new``, removes it when its last finalizer went, or leaves all alone when nothing changed."""
@@ -291,16 +281,19 @@ class Core:
     # For the parts of the lab that play controllers
 
     def change(self, kind: Kind, namespace: str, name: str, edit: Callable[[Object], None]) -> Object | None:
-        """Lets ``edit`` change a copy of the whole object and stores it; managers are not recorded."""
-        with self.objects.lock:
+        """Lets ``edit`` change a copy of the whole object and stores it; managers are not recorded.
+
+        ``edit`` runs without the lock, so it may take others, and again when somebody else was faster.
+        """
+        while True:
             old = self.find(kind, namespace, name)
             if old is None:
                 return None
-            before = self.served(kind, old)
-            new = old.copy()
-            new["apiVersion"] = kind.api_version
+            new = self.served(kind, old)
             edit(new)
-            return self._store(kind, new, before)
+            with self.objects.lock:
+                if self.find(kind, namespace, name) is old:
+                    return self._store(kind, new, self.served(kind, old))
 
 
 def _plain(obj: Object) -> Object:
@@ -310,20 +303,6 @@ def _plain(obj: Object) -> Object:
     except (TypeError, ValueError, RecursionError) as why:
         raise ApiError(400, "BadRequest", f"the object is not JSON: {why}") from None
     return fresh
-
-
-def _check_typed(kind: Kind, namespace: str, name: str, config: Object) -> None:
-    """Server-side apply's own way to refuse what does not fit the kind: 500 without a reason (seen on v1.36)."""
-    where = f"{namespace}/{name}" if kind.namespaced else f"/{name}"
-    try:
-        decode.check(kind, config)
-    except decode.DecodeError as why:
-        problem = why.typed
-    else:
-        problem = schema.undeclared(config, kind.schema) if kind.schema else ""
-    if problem:
-        raise ApiError(500, "", f"failed to create typed patch object ({where}; {kind.api_version}, "
-                       f"Kind={kind.name}): {problem}")  # fmt: skip
 
 
 def stamp(seconds: float) -> str:
@@ -341,21 +320,6 @@ def held(kind: Kind, obj: Object) -> bool:
     """Whether finalizers keep the object from going away."""
     in_spec = kind.bucket == "Namespace" and bool((obj.get("spec") or {}).get("finalizers"))
     return in_spec or bool(obj["metadata"].get("finalizers"))
-
-
-def _check_name(kind: Kind, name: str) -> None:
-    if not name:
-        raise InvalidError(kind, "", [{"reason": "FieldValueRequired", "field": "metadata.name",
-                           "message": "Required value: name or generateName is required"}])  # fmt: skip
-    if kind.group == "rbac.authorization.k8s.io":
-        wrong = "/" in name or "%" in name or name in (".", "..")
-    else:
-        wrong = len(name) > 253 or not _SUBDOMAIN.fullmatch(name)
-    if wrong:
-        raise InvalidError(kind, name, [{"reason": "FieldValueInvalid", "field": "metadata.name",
-            "message": f'Invalid value: "{name}": a lowercase RFC 1123 subdomain must consist of lower case '
-                       "alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
-            }])  # fmt: skip
 
 
 def _keep(config: Object, kind: Kind, sub: str) -> None:

@@ -1,4 +1,7 @@
-"""What the API server fills in and refuses for built-in kinds, as recorded from a Kubernetes v1.36 API server."""
+"""What the API server fills in and refuses for built-in kinds.
+
+Deployments and pods as recorded from a Kubernetes v1.36 API server, the rest as in the API reference.
+"""
 
 from __future__ import annotations
 

@@ -141,6 +141,12 @@ class Objects:
         with self.changed:
             self.changed.notify_all()
 
+    def forget(self) -> None:
+        """Drops all events, as a compaction of etcd does: older watches and pages are 410 Gone from now on."""
+        with self.lock:
+            self._events.clear()
+            self.oldest = self.version
+
     def since(self, version: int) -> list[Event]:
         """Events after ``version``, oldest first. Empty when there are none yet."""
         if self.version <= version:

@@ -63,6 +63,7 @@ class Listener:
     def __init__(self, cluster: KubeCluster, listening: socket.socket, tls: ssl.SSLContext, extra: Extra) -> None:
         self._cluster = cluster
         self._socket = listening
+        self._socket.settimeout(1.0)  # where closing a socket does not wake who accepts on it
         self._tls = tls
         self._extra = extra
         self._closed = False

@@ -20,7 +20,7 @@ _OWNERS = {DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, JOB}
 
 
 class Workloads:
-    """Makes the pods that a workload asks for and reports on them in its status, as recorded from v1.36."""
+    """Makes the pods that a workload asks for and reports on them in its status; Deployments as recorded from v1.36."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker

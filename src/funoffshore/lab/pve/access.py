@@ -65,6 +65,11 @@ class Access:
         }
         self._save(token_id, body)
 
+    def ensure(self, token_id: str, secret: str) -> None:
+        """As ``add`` with the default rights, but a token that is there keeps the rights it has."""
+        body = self._tokens.get(token_id)
+        self.add(token_id, secret, body["acl"] if body else None, body["expires"] if body else 0)
+
     def set(self, token_id: str, path: str, privileges: Iterable[str]) -> None:
         """Replaces what the token has at ``path``. Raises KeyError for an unknown token."""
         body = self._tokens[token_id]

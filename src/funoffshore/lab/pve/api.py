@@ -94,6 +94,7 @@ class ProxmoxApi:
         port: int = 8006,
         release: str = "9.1",
         nodes: tuple[str, ...] = ("pve",),
+        bridges: tuple[str, ...] = ("vmbr0",),
         secret_for_tls: str,
     ) -> None:
         """Raises ValueError for a release that the table does not know."""
@@ -115,6 +116,7 @@ class ProxmoxApi:
             tasks=Tasks(kit),
             volumes=Volumes(kit, nodes),
             machines=machines,
+            bridges=bridges,
         )
 
     def start(self) -> None:
@@ -155,9 +157,9 @@ class ProxmoxApi:
         """
         self._house.access.add(token_id, secret, acl, expires)
 
-    def has_token(self, token_id: str) -> bool:
-        """Whether the token was ever made and not removed."""
-        return self._house.access.exists(token_id)
+    def ensure_token(self, token_id: str, secret: str) -> None:
+        """The token works with ``secret``; one that is there keeps its rights, a new one gets the role fo needs."""
+        self._house.access.ensure(token_id, secret)
 
     def set_privileges(self, token_id: str, path: str, privileges: Iterable[str]) -> None:
         """Replaces what the token has at ``path``. Raises KeyError for an unknown token."""

@@ -164,16 +164,7 @@ def _referenced(machine: Machine) -> set[str]:
 def clone(call: Call) -> str:
     """POST …/clone: a full copy, or a linked one of a template."""
     house, node, newid, pool = call.house, call.node, call.number("newid"), call.text("pool")
-    source = house.machines.find(call.vmid)
-    if source is None or source.node != node:
-        raise die(f"unable to find configuration file for VM {call.vmid} on node '{node}'")
-    if pool and pool not in house.machines.pools:
-        raise forbidden(f"pool '{pool}' does not exist")
-    if call.text("storage"):
-        call.need(f"/storage/{call.text('storage')}", "Datastore.AllocateSpace")
-        house.volumes.storage(call.text("storage"))
-    if "lock" in source.config:
-        raise die(f"VM is locked ({source.config['lock']})")
+    source = _clonable(call)
     try:
         target = house.machines.reserve(call.text("target", node), newid, house.kit.clock.now(), "clone")
     except RefusalError:
@@ -193,6 +184,24 @@ def clone(call: Call) -> str:
             house.machines.join_pool(pool, newid)
 
     return call.begin("qmclone", str(call.vmid), work, lambda: house.machines.release(newid))
+
+
+def _clonable(call: Call) -> Machine:
+    """The machine to clone, everything that can be refused at once refused."""
+    house, node, pool = call.house, call.node, call.text("pool")
+    source = house.machines.find(call.vmid)
+    if source is None or source.node != node:
+        raise die(f"unable to find configuration file for VM {call.vmid} on node '{node}'")
+    if pool and pool not in house.machines.pools:
+        raise forbidden(f"pool '{pool}' does not exist")
+    if call.text("storage"):
+        call.need(f"/storage/{call.text('storage')}", "Datastore.AllocateSpace")
+        house.volumes.storage(call.text("storage"))
+    if call.text("target", node) not in house.nodes:
+        raise die(f"no such cluster node '{call.text('target')}'")
+    if "lock" in source.config:
+        raise die(f"VM is locked ({source.config['lock']})")
+    return source
 
 
 def _copy(call: Call, source: Machine, target: Machine, task: Task, made: list[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,20 @@ def write(
 
 def _entries(folder: Path) -> tuple[list[journal.Entry], str]:
     try:
-        return list(journal.read(folder)), ""
+        return [replace(e, data=_flat(e.data)) for e in journal.read(folder)], ""
     except errors.StateError as why:
         return [], str(why)
+    except RecursionError:
+        return [], f"{folder / 'journal.jsonl'} is nested deeper than fo would ever write"
     except OSError as why:
         return [], f"{folder / 'journal.jsonl'}: {why.strerror}"
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report shows of an entry: texts and lists of texts."""
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    lists = {key: [v for v in value if isinstance(v, str)] for key, value in data.items() if isinstance(value, list)}
+    return texts | lists
 
 
 def _clean(value: Any, redact: Callable[[str], str]) -> Any:
@@ -61,5 +71,5 @@ def _clean(value: Any, redact: Callable[[str], str]) -> Any:
         return {_clean(key, redact): _clean(item, redact) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _clean(getattr(value, f.name), redact) for f in dataclasses.fields(value)}
-        return dataclasses.replace(value, **fields)
+        return replace(value, **fields)
     return value

@@ -124,7 +124,7 @@ def _rows(spans: Iterable[Span], *, by_machine: bool) -> Iterator[Row]:
             line = next((i for i, end in enumerate(ends) if end <= span.start), len(ends))
             ends[line : line + 1] = [span.end]
             bars.append((span, line))
-        yield Row(name if by_machine else name.removeprefix("flux/"), tuple(bars))
+        yield Row(name if by_machine else name.removeprefix("flux/").removeprefix("kustomization/"), tuple(bars))
 
 
 def _row(row: Row, y: float, scale: Scale, path: CriticalPath) -> Markup:

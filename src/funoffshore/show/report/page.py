@@ -70,13 +70,14 @@ def moment(at: float) -> str:
 def _header(view: View, spans: list[timeline.Span]) -> Markup:
     done = sum(s.outcome == "done" for s in spans)
     times = [e.at for e in view.entries if 0 <= e.at <= timeline.LAST_SECOND]
+    took = f"in {duration(max(times) - min(times))}" if times else ""
     outcome, kind = _outcome(view)
     proven, proven_kind = _stage_1(view)
     gate_open = isinstance(view.status, Present) and not view.reasons
     commit = _commit(view)
     facts = [
         _fact("Run", outcome, kind, moment(times[0]) if times else ""),
-        _fact("Actions", f"{done} of {len(spans)} done", "", f"in {duration(max(times) - min(times))}" if times else ""),
+        _fact("Actions", f"{done} of {len(spans)} done", "", took),
         _fact("Stage 1", proven, proven_kind, _proven_when(view)),
         _fact("Gate to Stage 2", "✔ open" if gate_open else "✘ closed", "good" if gate_open else "bad",
               "" if gate_open else plural(len(view.reasons), "reason") if view.reasons else "nothing proves Stage 1"),
@@ -145,11 +146,12 @@ def _troubles(view: View, spans: list[timeline.Span]) -> Markup:
         lines.append(tag("p", "The journal cannot be read: ", view.problem))
     elif end is None:
         lines.append(tag("p", "The run was cut off: its journal has no end. Run ", _command(view), " again to resume."))
-    elif end.data.get("error"):
-        lines.append(tag("p", str(end.data["error"])))
-    for span in spans:
-        if span.outcome in ("failed", "stopped"):
-            lines.append(tag("p", tag("code", span.key), f" {span.outcome}: {span.error or 'no reason was written'}"))
+    broken = [s for s in spans if s.outcome in ("failed", "stopped")]
+    last = str(end.data.get("error") or "") if end else ""
+    if last and not any(s.error and last.endswith(s.error) for s in broken):
+        lines.append(tag("p", last))
+    for span in broken:
+        lines.append(tag("p", tag("code", span.key), f" {span.outcome}: {span.error or 'no reason was written'}"))
     return tag("section", tag("h2", "What went wrong"), *lines, class_="trouble") if lines else Markup("")
 
 

@@ -20,7 +20,7 @@ def findings(found: Iterable[Finding]) -> Markup:
     found = sorted(found, key=lambda f: _ORDER.index(f.outcome))
     counts = {outcome: sum(f.outcome is outcome for f in found) for outcome in _ORDER}
     chips = [
-        tag("li", f"{text.SIGNS[outcome]} {count} {outcome.value}", class_=outcome.value)
+        tag("li", f"{text.SIGNS[outcome]} {count} {outcome.value}", class_=f"is-{outcome.value}")
         for outcome, count in counts.items()
         if count
     ]
@@ -41,7 +41,7 @@ def _finding(finding: Finding) -> Markup:
     sign = tag("span", text.SIGNS[finding.outcome], class_="sign", role="img", aria_label=finding.outcome.value)
     return tag(
         "tr", tag("td", sign), tag("th", tag("code", finding.id), scope="row"), tag("td", finding.title),
-        tag("td", *seen), class_=finding.outcome.value,
+        tag("td", *seen), class_=f"is-{finding.outcome.value}",
     )  # fmt: skip
 
 

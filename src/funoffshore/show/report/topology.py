@@ -12,7 +12,7 @@ from funoffshore.timeline import Span
 
 MAIN, SIDE, WIDTH = 836.0, 240.0, 1100.0
 """Pixels: hypervisors, what stands beside them, and all of it."""
-CARD, CARD_HEIGHT, GAP, INSET, FOOT = 122.0, 54.0, 8.0, 12.0, 26.0
+CARD, CARD_HEIGHT, GAP, INSET, FOOT = 116.0, 54.0, 8.0, 12.0, 26.0
 """Pixels: a machine's least width, its height, between machines, inside a hypervisor, a hypervisor's own line."""
 TOP, BOXES = 8.0, 108.0
 """Pixels: where VIP and Flux begin, and where the hypervisors do."""
@@ -58,7 +58,12 @@ def picture(config: ClusterConfig, spans: Sequence[Span]) -> Markup:
         _machine(node, box.place(i), wrong=node.name in failed) for box in placed for i, node in enumerate(box.nodes)
     ]
     view = f"0 0 {WIDTH:.0f} {bottom:.0f}"
-    return tag("div", tag("svg", *inside, role="img", viewBox=view, class_="picture"), class_="wide frame")
+    names = [tag("li", _swatch(role), f"{role.value}s") for role in Role]
+    names += [tag("li", tag("b", "✘ ", class_="bad"), "an action on it failed")] if failed else []
+    legend = tag("ul", *names, class_="legend")
+    return join(
+        legend, tag("div", tag("svg", *inside, role="img", viewBox=view, class_="picture"), class_="wide frame")
+    )
 
 
 def boxes(config: ClusterConfig) -> list[Box]:
@@ -85,6 +90,11 @@ def boxes(config: ClusterConfig) -> list[Box]:
 def git_url(config: ClusterConfig) -> str:
     """Without a scheme, and without whoever is named before the host."""
     return re.sub(r"^[a-z+]+://([^/]*@)?", "", config.git.url)
+
+
+def _swatch(role: Role) -> Markup:
+    box = tag("rect", x=0, y=0, width=4, height=12, rx=2, class_=f"role {role.value}")
+    return tag("svg", box, viewBox="0 0 4 12", width=4, height=12, aria_hidden="true")
 
 
 def _hypervisor(box: Box) -> Markup:

@@ -75,6 +75,20 @@ class Ladder:
         self._wait("its Node to be Ready", lambda: self._is_ready(api))
         if self.node.role is NodeRole.CONTROLLER:
             self._wait("its etcd member to vote", lambda: self._votes(api))
+        self._wait(f"{files.unit_name(self.node)}.service to be active", self._is_active)
+
+    def _is_active(self) -> clock.Done[None] | clock.Pending:
+        """The Node may still be Ready from before a restart; systemd knows better."""
+        name = files.unit_name(self.node)
+        reading = self.world.hosts.observe(self.node, Look(files=(), units=(name,), journal=0, commands=(), space=()))
+        if not isinstance(reading, Present):
+            return clock.Pending(reading.why if isinstance(reading, Unreadable) else "the host is not there")
+        match reading.value.unit(name):
+            case Present(unit) if unit.active == "active":
+                return clock.Done(None)
+            case Present(unit):
+                return clock.Pending(f"it is {unit.active}")
+        return clock.Pending("there is no such unit")
 
     def _seen(self, api: kube.Kube) -> NodeFact | clock.Pending:
         match api.get("v1/Node", "", self.node.name):

@@ -73,7 +73,10 @@ def read(path: Path) -> Access:
 
 
 def _named(document: Any, section: str, name: str) -> Any:
-    return next(item for item in document[section] if item["name"] == name)
+    found = next((item for item in document[section] if item["name"] == name), None)
+    if found is None:
+        raise LookupError(section)
+    return found
 
 
 def _pem(path: Path, part: dict[str, Any], key: str) -> bytes:

@@ -188,7 +188,7 @@ def connect(config: model.ClusterConfig, routes: Routes, node: model.Node) -> Co
 
 def greet(transport: paramiko.Transport, where: str, pinned: paramiko.PKey) -> None:
     """Key exchange, then the host must have proved that it holds ``pinned``; nothing else is accepted or learned."""
-    transport.banner_timeout = HANDSHAKE_TIMEOUT
+    transport.banner_timeout = transport.handshake_timeout = HANDSHAKE_TIMEOUT
     transport.get_security_options().key_types = ["ssh-ed25519"]
     expected = fingerprint(pinned)
     fix = (
@@ -197,13 +197,14 @@ def greet(transport: paramiko.Transport, where: str, pinned: paramiko.PKey) -> N
     )
     try:
         transport.start_client(timeout=HANDSHAKE_TIMEOUT)
+        # Also tells a handshake that ran out of time, or died unnoticed, of which start_client says nothing.
+        seen = transport.get_remote_server_key()
     except paramiko.ssh_exception.IncompatiblePeer as why:
         raise errors.TrustError(
             f"{where} cannot prove who it is: expected host key {expected}, and {said(why)}", fix=fix
         ) from None
     except (paramiko.SSHException, EOFError, OSError) as why:
         raise errors.UnreachableError(f"{where} broke off the SSH handshake: {said(why)}") from None
-    seen = transport.get_remote_server_key()
     if seen.asbytes() != pinned.asbytes():
         raise errors.TrustError(f"{where} has another host key: expected {expected}, seen {fingerprint(seen)}", fix=fix)
 

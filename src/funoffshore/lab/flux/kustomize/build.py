@@ -53,7 +53,11 @@ def build(
     folder = _normal(path)
     if not _is_folder(files, folder):
         raise BuildError(f"{state.root}/{folder}: no such file or directory")
-    resources = _accumulate(state, folder, [], overlay or Overlay())
+    try:
+        resources = _accumulate(state, folder, [], overlay or Overlay())
+    except (TypeError, AttributeError, KeyError, ValueError, UnicodeError) as why:
+        where = state.entered[-1] if state.entered else folder
+        raise BuildError(f"{where or '.'}: invalid Kustomization: a field has the wrong type: {why}") from why
     for resource in resources:
         if resource.hashed:
             resource.rename(name=f"{resource.name}-{generators.suffix(resource.obj)}")
@@ -88,6 +92,8 @@ def _kustomization(state: _Build, folder: str) -> tuple[str, Object] | None:
     content = documents[0] if documents else {}
     if not isinstance(content, dict) or len(documents) > 1:
         raise BuildError(f"{found[0]}: invalid Kustomization: it must be one mapping")
+    if not content.keys() - {"apiVersion", "kind"}:
+        raise BuildError("kustomization.yaml is empty")
     for name in content:
         if name in _UNSUPPORTED:
             raise BuildError(f"{found[0]}: field {name} is not supported in the lab")

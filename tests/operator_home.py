@@ -58,7 +58,7 @@ class Operator:
         return self.folder / ".lab" / self.name
 
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("FO_", "GIT_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("FO_", "GIT_", "PYTHON"))}
         return kept | {"HOME": str(self.folder), "NO_COLOR": "1", "COLUMNS": "200"}
 
     def git(self, *argv: str) -> str:
@@ -94,11 +94,17 @@ class Operator:
 
     def set(self, key: str, value: str) -> None:
         """Changes a value of the env file in place."""
-        lines = [f"{key}={value}" if line.startswith(f"{key}=") else line for line in self.env_file.read_text().split("\n")]
+        lines = [
+            f"{key}={value}" if line.startswith(f"{key}=") else line for line in self.env_file.read_text().split("\n")
+        ]
         self.env_file.write_text("\n".join(lines))
 
     def value(self, key: str) -> str:
-        return next(line.partition("=")[2].strip("'\"") for line in self.env_file.read_text().split("\n") if line.startswith(f"{key}="))
+        return next(
+            line.partition("=")[2].strip("'\"")
+            for line in self.env_file.read_text().split("\n")
+            if line.startswith(f"{key}=")
+        )
 
     def mutations(self) -> int:
         return int(self.fo("lab", "status", "-c", self.name, "--json").json["mutating_calls"])

@@ -110,10 +110,10 @@ class Box:
 class Bench:
     """A subnet of boxes with one K3s."""
 
-    def __init__(self, directory: Path, latencies: Latencies | None = None, net: str = "") -> None:
+    def __init__(self, directory: Path, latencies: Latencies | None = None, net: str = "", speed: float = 20.0) -> None:
         self.directory = directory
         self.net = net or subnet()
-        self.kit = make_kit(directory, latencies)
+        self.kit = make_kit(directory, latencies, speed)
         self.k3s = k3s.K3s(self.kit)
         self.boxes: dict[str, Box] = {}
 

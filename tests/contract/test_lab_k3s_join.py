@@ -232,7 +232,7 @@ def test_a_new_process_of_the_lab_finds_everything_running(tmp_path: Path) -> No
 
 
 def test_a_start_goes_through_refused_starting_ping_and_ready(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, Latencies(k3s_first=60, k3s_join=20, k3s_agent=6))
+    bench = Bench(tmp_path, Latencies(k3s_first=24))
     box = bench.box("lab-c1", 11)
     box.configure(**{"cluster-init": True, "token": SECRET, "node-ip": box.address})
     bench.start(box)
@@ -259,7 +259,7 @@ def test_a_start_goes_through_refused_starting_ping_and_ready(tmp_path: Path) ->
 
 
 def test_a_silent_kubelet_is_noticed_after_the_grace(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, Latencies(k3s_first=1, k3s_agent=1))
+    bench = Bench(tmp_path, Latencies(k3s_first=1, k3s_agent=1), speed=60)
     first = bench.found(bench.box("lab-c1", 11))
     worker = bench.box("lab-w1", 21)
     bench.join(worker, first, "agent")
@@ -270,3 +270,12 @@ def test_a_silent_kubelet_is_noticed_after_the_grace(tmp_path: Path) -> None:
     eventually(lambda: condition(bench, "lab-w1") == "Unknown")
     assert bench.kit.clock.now() - stopped >= 39
     bench.close()
+
+
+def test_a_join_that_the_lab_s_end_cut_short_is_taken_up_again(bench: Bench, first: Box) -> None:
+    box = bench.box("lab-c2", 12)
+    plane = bench.k3s.planes.all()[0]
+    plane.set_member("lab-c2", etcd_name="lab-c2-00000000", address=box.address, voter=False, vmid=box.vmid)
+    bench.join(box, first)
+    assert box.is_ready.wait(10), box.said()
+    assert plane.members["lab-c2"]["voter"] is True

@@ -11,11 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from operator_home import Operator
 
-SECRETS = ("PROXMOX_TOKEN_SECRET", "K3S_TOKEN", "K3S_AGENT_TOKEN", "HOST_KEY_SEED", "SSH_PRIVATE_KEY", "EVIDENCE_KEY",
-           "CF_TUNNEL_TOKEN", "CF_API_TOKEN", "AUTHENTIK_SECRET_KEY", "GRAFANA_ADMIN_PASSWORD", "SOPS_AGE_KEY")  # fmt: skip
+SECRETS = (
+    "PROXMOX_TOKEN_SECRET",
+    "K3S_TOKEN",
+    "K3S_AGENT_TOKEN",
+    "HOST_KEY_SEED",
+    "SSH_PRIVATE_KEY",
+    "EVIDENCE_KEY",
+    "CF_TUNNEL_TOKEN",
+    "CF_API_TOKEN",
+    "AUTHENTIK_SECRET_KEY",
+    "GRAFANA_ADMIN_PASSWORD",
+    "SOPS_AGE_KEY",
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +141,8 @@ def _touch_workload(home: Operator, namespace: str, name: str) -> None:
 
     from kubernetes import client, config
 
-    api = client.AppsV1Api(config.new_client_from_config(str(home.lab / "lab.kubeconfig")))
+    made = config.new_client_from_config(str(home.lab / "lab.kubeconfig"))  # type: ignore[no-untyped-call]
+    api = client.AppsV1Api(made)
     stamp = {"kubectl.kubernetes.io/restartedAt": f"{time.time()}-{os.getpid()}"}
     api.patch_namespaced_deployment(name, namespace, {"spec": {"template": {"metadata": {"annotations": stamp}}}})
 
@@ -151,7 +162,9 @@ def test_no_secret_is_in_what_a_run_leaves_behind(finished: Operator) -> None:
 def test_a_plan_from_nothing_is_whole_and_changes_nothing(fresh: Operator) -> None:
     body = fresh.fo("plan", "--json").json
     keys = [a["key"] for a in body["actions"]]
-    assert {"machine/lab-c1", "machine/lab-w1", "k3s/lab-c1", "k3s/lab-w1", "kubeconfig", "flux/controllers"} <= set(keys)
+    assert {"machine/lab-c1", "machine/lab-w1", "k3s/lab-c1", "k3s/lab-w1", "kubeconfig", "flux/controllers"} <= set(
+        keys
+    )
     assert any(k.startswith("flux/kustomization/") for k in keys)
     assert all(a["reason"] for a in body["actions"])
     assert fresh.mutations() == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from funoffshore import clock, errors
@@ -25,7 +27,9 @@ class Ticks:
 
 def test_a_wait_returns_what_came() -> None:
     ticks, said = Ticks(), list[str]()
-    probe = iter([clock.Pending("not yet"), clock.Pending("nearly"), clock.Done(42)])
+    probe: Iterator[clock.Done[int] | clock.Pending] = iter(
+        [clock.Pending("not yet"), clock.Pending("nearly"), clock.Done(42)]
+    )
     assert clock.wait(ticks, "the answer", lambda: next(probe), deadline=60, say=said.append) == 42
     assert said[0] == "waiting for the answer, 0 s, last said: not yet"
 

@@ -144,7 +144,11 @@ def test_a_symlink_or_a_folder_is_unreadable(tmp_path: Path) -> None:
 
 
 @settings(max_examples=300)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)
+    )
+)
 def test_no_json_value_breaks_the_reader(body: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any ValueError is the promise
         evidence.from_json(body)

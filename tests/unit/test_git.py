@@ -111,7 +111,7 @@ def spied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script.write_text(
         '#!/bin/sh\n{ echo "$@"; env; } > "$0.said"\n'
         'cp -r "$(dirname "$GIT_CONFIG_GLOBAL")" "$0.config"\n'
-        'stat -c "%a %n" "$(dirname "$GIT_CONFIG_GLOBAL")" "$(dirname "$GIT_CONFIG_GLOBAL")"/* > "$0.modes"\n'
+        'ls -ld "$(dirname "$GIT_CONFIG_GLOBAL")" "$(dirname "$GIT_CONFIG_GLOBAL")"/* > "$0.modes"\n'
         'echo "fatal: cannot $(grep -o "Basic .*" "$GIT_CONFIG_GLOBAL")" >&2\nexit 128\n'
     )
     script.chmod(0o755)
@@ -144,9 +144,9 @@ def test_an_ssh_key_is_a_private_file_and_hosts_are_pinned(checkout: Path, spied
     for option in ("-F /dev/null", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null", "BatchMode=yes"):
         assert option in text
     assert (folder / "known_hosts").read_text() == hosts + "\n"
-    modes = dict(reversed(line.split(" ", 1)) for line in Path(f"{spied}.modes").read_text().splitlines())
-    assert {mode for name, mode in modes.items() if name.endswith(("identity", "config"))} == {"600"}
-    assert min(modes.items(), key=lambda item: len(item[0]))[1] == "700"
+    modes = {line.split()[-1]: line[:10] for line in Path(f"{spied}.modes").read_text().splitlines()}
+    assert {mode for name, mode in modes.items() if name.endswith(("identity", "config"))} == {"-rw-------"}
+    assert modes[min(modes, key=len)] == "drwx------"
     assert "secret" not in Path(f"{spied}.said").read_text()
 
 

@@ -18,7 +18,7 @@ from funoffshore.kubeconfig import Kubeconfig
 from funoffshore.plan import Action, Plan, Verb
 from funoffshore.reading import Absent, Present, Reading, Unreadable
 from funoffshore.stages import k3s
-from funoffshore.stages.k3s import K3sFacts, NodeFact, facts, files, graph
+from funoffshore.stages.k3s import K3sFacts, NodeFact, facts, files, graph, kube_vip
 from funoffshore.world.ssh import FileFact, HostFacts, UnitFact
 
 PINS = dict.fromkeys(("PROXMOX_FINGERPRINT", "IMAGE_SHA256", "K3S_SHA256", "FLUX_INSTALL_SHA256"), "a" * 64)
@@ -336,10 +336,10 @@ def test_the_unit_never_blocks_a_start_and_lets_containers_live() -> None:
 
 
 def test_kube_vip_carries_the_vip_in_arp_mode_for_the_control_plane_only() -> None:
-    documents = list(yaml.safe_load_all(files.manifest(config())))
+    documents = list(yaml.safe_load_all(kube_vip.manifest(config())))
     assert [d["kind"] for d in documents] == ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet"]
     container = documents[-1]["spec"]["template"]["spec"]["containers"][0]
-    env = {e["name"]: e["value"] for e in container["env"]}
+    env = {e["name"]: e.get("value") for e in container["env"]}
     assert env["address"] == str(config().network.vip)
     assert (env["vip_arp"], env["cp_enable"], env["svc_enable"]) == ("true", "true", "false")
     assert container["image"] == config().k3s.kube_vip_image

@@ -66,7 +66,11 @@ def test_predecessors_end_before_successors_start(log: journal.Journal) -> None:
 
 def test_independent_actions_run_side_by_side(log: journal.Journal) -> None:
     together = threading.Barrier(5, timeout=10)
-    go(Plan.of([act(str(n)) for n in range(5)]), lambda action, step: [together.wait(), None][1], log)
+
+    def apply(action: Action, step: run.Step) -> None:
+        together.wait()
+
+    go(Plan.of([act(str(n)) for n in range(5)]), apply, log)
 
 
 def test_a_lane_holds_its_capacity(log: journal.Journal) -> None:

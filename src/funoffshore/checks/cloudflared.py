@@ -32,7 +32,7 @@ def enabled(sight: Sight) -> bool:
     return sight.config.switches.get("CLOUDFLARED_ENABLED", False)
 
 
-def _named(reading: Reading[list[Object]], name: str) -> Object | None | Answer:
+def _named(reading: Reading[list[Object]], name: str) -> Object | Answer | None:
     match reading:
         case Unreadable(why):
             return unknown(why)

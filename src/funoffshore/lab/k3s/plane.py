@@ -89,7 +89,7 @@ class Plane:
 
     @property
     def members(self) -> dict[str, dict[str, Any]]:
-        """etcd members by node name: ``etcd_name``, ``address``, ``voter``."""
+        """etcd members by node name: ``etcd_name``, ``address``, ``voter``, ``vmid``."""
         members: dict[str, dict[str, Any]] = self._document["members"]
         return members
 
@@ -124,11 +124,12 @@ class Plane:
         return "node" if kept is not None and nodes.bootstrap_secret(kept) == password else ""
 
     def quorate(self) -> bool:
-        """Whether a majority of etcd's members is up."""
+        """Whether a majority of etcd's voting members is up."""
         with self.lock:
             if not self.etcd:
                 return bool(self.servers)
-            return len(self.servers.keys() & self.members.keys()) * 2 > len(self.members)
+            voters = {name for name, member in self.members.items() if member["voter"]}
+            return len(self.servers.keys() & voters) * 2 > len(voters)
 
     def addresses(self) -> list[str]:
         """``address:6443`` of every server that is up."""

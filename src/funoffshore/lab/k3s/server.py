@@ -90,8 +90,9 @@ class Server(Process):
         other = join.as_server(self)
         plane = self.plane = other.plane
         with plane.lock:
-            duplicate = self.node in plane.members
-            learners = [n for n, m in plane.members.items() if not m["voter"]]
+            mine = self._is_mine(plane.members.get(self.node))
+            duplicate = self.node in plane.members and not mine
+            learners = [n for n, m in plane.members.items() if not m["voter"] and not (mine and n == self.node)]
             if not duplicate and not learners:
                 self._own_member(voter=False)
         if duplicate or learners:
@@ -102,6 +103,10 @@ class Server(Process):
         peers = [f"{m['etcd_name']}=https://{m['address']}:2380" for m in plane.members.values()]
         self.say("info", f"Adding member {peers[-1]} to etcd cluster [{','.join(peers[:-1])}]")
         self._write()
+
+    def _is_mine(self, member: dict[str, Any] | None) -> bool:
+        """Whether the lab's process died while this very machine was joining: real disks lose no such write."""
+        return member is not None and not member["voter"] and member.get("vmid") == self.machine.vmid
 
     def _come_back(self, identity: str, token: str) -> None:
         plane = self.planes.get(identity)
@@ -128,7 +133,7 @@ class Server(Process):
     def _own_member(self, *, voter: bool) -> None:
         if self.plane.etcd:
             name = f"{self.node}-{secrets.token_hex(4)}"
-            self.plane.set_member(self.node, etcd_name=name, address=self.address, voter=voter)
+            self.plane.set_member(self.node, etcd_name=name, address=self.address, voter=voter, vmid=self.machine.vmid)
 
     def _write(self) -> None:
         plane = self.plane

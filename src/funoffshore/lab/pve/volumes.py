@@ -19,7 +19,7 @@ from funoffshore.lab.pve.refusal import die
 
 _STORAGES = "pve/storage"
 _VOLUMES = "pve/volume"
-TOTAL = 500 << 30
+TOTAL = 16 << 40
 _FOLDERS = {
     "iso": "template/iso",
     "vztmpl": "template/cache",

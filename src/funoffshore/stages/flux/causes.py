@@ -13,7 +13,7 @@ ROOTS_FIRST = (
     "source.toolkit.fluxcd.io/v1/HelmRepository", "v1/PersistentVolumeClaim", "v1/Pod", "apps/v1/Deployment",
     "apps/v1/StatefulSet", "apps/v1/DaemonSet", "helm.toolkit.fluxcd.io/v2/HelmRelease", KUSTOMIZATION,
 )  # fmt: skip
-"""What others wait for comes first: a Pod's trouble explains its Deployment's, its HelmRelease's, its Kustomization's."""
+"""What others wait for comes first: a Pod's trouble explains its Deployment's, its release's, its Kustomization's."""
 
 
 def evidence(look: Callable[[str], Reading[list[Object]]], limit: int = 12) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
-from funoffshore import health
+from funoffshore import errors, health
 from funoffshore.config import ClusterConfig
 from funoffshore.reading import Absent, Present, Reading, Unreadable
 from funoffshore.stages.flux import wanted
@@ -28,24 +28,28 @@ from funoffshore.stages.flux.facts import (
 from funoffshore.world.world import World
 
 CRD = "apiextensions.k8s.io/v1/CustomResourceDefinition"
-LISTS = ("apps/v1/Deployment", "v1/Secret", KUSTOMIZATION)
+SOURCE_CRD = "gitrepositories.source.toolkit.fluxcd.io"
 
 
 def observe(world: World, config: ClusterConfig, cluster_exists: bool) -> FluxFacts:
     """``cluster_exists``: some controller holds K3s data. Without a kubeconfig such a cluster is unreadable, not
     empty."""
-    commit = world.repo.remote_head()
-    wanted_names = _in_git(world, config, commit)
+    commit, wanted_names = _in_git(world, config)
     if not world.kube.available:
         if cluster_exists:
             return FluxFacts(unreadable="fo has no kubeconfig for it yet", commit=commit, wanted=wanted_names)
         return FluxFacts(commit=commit, wanted=wanted_names)
     with ThreadPoolExecutor(6, thread_name_prefix="flux") as pool:
-        lists = [pool.submit(world.kube.list, kind, NAMESPACE if "Secret" not in kind else None) for kind in LISTS]
+        lists = [
+            pool.submit(world.kube.list, "apps/v1/Deployment", NAMESPACE),
+            # only ours: all of them would be megabytes of Helm's history
+            pool.submit(world.kube.list, "v1/Secret", None, wanted.SELECTOR),
+            pool.submit(world.kube.list, KUSTOMIZATION, NAMESPACE),
+        ]
         single = [
             pool.submit(world.kube.get, "v1/ConfigMap", NAMESPACE, SETTINGS),
             pool.submit(world.kube.get, GIT_REPOSITORY, NAMESPACE, SOURCE),
-            pool.submit(world.kube.get, CRD, "", "gitrepositories.source.toolkit.fluxcd.io"),
+            pool.submit(world.kube.get, CRD, "", SOURCE_CRD),
         ]
         deployments, secrets, kustomizations = (_items(f.result()) for f in lists)
         settings, source, crd = (f.result() for f in single)
@@ -92,6 +96,15 @@ def _controllers(deployments: list[Object], crd: Object | None) -> Controllers:
     )
 
 
+def read_controllers(world: World) -> Controllers:
+    """Flux's Deployments as they are now. Raises UnreachableError when they cannot be read."""
+    deployments, crd = _items(world.kube.list("apps/v1/Deployment", NAMESPACE)), world.kube.get(CRD, "", SOURCE_CRD)
+    for reading in (deployments, crd):
+        if isinstance(reading, Unreadable):
+            raise errors.UnreachableError(f"Flux cannot be looked at: {reading.why}")
+    return _controllers(_list(deployments), _value(crd))
+
+
 def _labels(obj: Object) -> Mapping[str, str]:
     return (obj.get("metadata") or {}).get("labels") or {}
 
@@ -106,18 +119,20 @@ def _digests(found: list[Object], names: set[Name]) -> dict[Name, str]:
     return digests
 
 
-def _in_git(world: World, config: ClusterConfig, commit: Reading[str]) -> dict[str, frozenset[str]]:
-    """The Kustomizations of the entry folder; none when Git cannot be read, and then the source's wait says so."""
+def _in_git(world: World, config: ClusterConfig) -> tuple[Reading[str], dict[str, frozenset[str]]]:
+    """The branch's commit and the Kustomizations of its entry folder. A commit whose files cannot be read counts as
+    unreadable, lest a plan without its Kustomizations look finished."""
+    commit = world.repo.remote_head()
     if not isinstance(commit, Present):
-        return {}
+        return commit, {}
     files = world.repo.files(commit.value, config.git.path)
-    if not isinstance(files, Present):
-        return {}
+    if isinstance(files, Unreadable):
+        return Unreadable(f"the files of {commit.value[:12]} cannot be read: {files.why}"), {}
     found: dict[str, frozenset[str]] = {}
-    for path, text in files.value.items():
+    for path, text in files.value.items() if isinstance(files, Present) else ():
         if path.endswith((".yaml", ".yml")):
             found |= _kustomizations(text)
-    return found
+    return commit, found
 
 
 def _kustomizations(text: bytes) -> dict[str, frozenset[str]]:

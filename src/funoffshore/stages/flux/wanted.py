@@ -11,6 +11,9 @@ from funoffshore.stages.flux.facts import NAMESPACE, ROOT, SETTINGS, SOURCE, Nam
 
 GIT_SECRET = "flux-git"  # noqa: S105 - the name of a Secret
 AGE_SECRET = "sops-age"  # noqa: S105 - the name of a Secret
+LABELS = {"app.kubernetes.io/managed-by": "funoffshore"}
+SELECTOR = "app.kubernetes.io/managed-by=funoffshore"
+"""Finds what carries ``LABELS``."""
 
 
 def settings(config: ClusterConfig) -> dict[str, str]:
@@ -50,13 +53,13 @@ def _git_access(config: ClusterConfig) -> dict[str, bytes]:
 def secret(name: Name, data: Mapping[str, bytes]) -> Object:
     """The Secret as Kubernetes takes it."""
     encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-    meta = {"namespace": name[0], "name": name[1], "labels": {"app.kubernetes.io/managed-by": "funoffshore"}}
+    meta = {"namespace": name[0], "name": name[1], "labels": LABELS}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "data": encoded}
 
 
 def config_map(config: ClusterConfig) -> Object:
     """The ConfigMap ``cluster-settings``."""
-    meta = {"namespace": NAMESPACE, "name": SETTINGS, "labels": {"app.kubernetes.io/managed-by": "funoffshore"}}
+    meta = {"namespace": NAMESPACE, "name": SETTINGS, "labels": LABELS}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": settings(config)}
 
 

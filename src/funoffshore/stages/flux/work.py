@@ -10,7 +10,7 @@ from funoffshore import clock, errors, health, run
 from funoffshore.config import ClusterConfig
 from funoffshore.plan import Action, Verb
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.flux import causes, graph, wanted
+from funoffshore.stages.flux import causes, graph, look, wanted
 from funoffshore.stages.flux.facts import (
     CONTROLLERS,
     GIT_REPOSITORY,
@@ -18,6 +18,7 @@ from funoffshore.stages.flux.facts import (
     NAMESPACE,
     ROOT,
     SOURCE,
+    Controllers,
     Object,
     revision_of,
 )
@@ -28,6 +29,8 @@ OWNED_BY_GIT = "kubectl"
 OURS = "fo"
 INSTALL_DEADLINE, SOURCE_DEADLINE, READY_DEADLINE = 300.0, 180.0, 1200.0
 """Seconds on the cluster's clock. The last one leaves room for slow image pulls and one retry of Flux."""
+PATIENCE = 240.0
+"""Seconds that something may stand failed: Flux tries again after a minute, and a dependency may come late."""
 
 
 def apply(world: World, config: ClusterConfig, action: Action, step: run.Step) -> None:
@@ -35,13 +38,11 @@ def apply(world: World, config: ClusterConfig, action: Action, step: run.Step) -
     if action.key == graph.CONTROLLERS:
         _controllers(world, config, action, step)
     elif action.key == graph.SETTINGS:
-        world.kube.apply([wanted.config_map(config)], OURS, force=True)
+        _apply_whole(world, wanted.config_map(config))
     elif action.key.startswith("secret/"):
         _secret(world, config, action)
     elif action.key == graph.SOURCE:
-        if action.verb is not Verb.WAIT:
-            world.kube.apply([wanted.source(config)], OURS, force=True)
-        _wait(world, config, step, GIT_REPOSITORY, SOURCE, SOURCE_DEADLINE)
+        _source(world, config, action, step)
     elif action.key == graph.SYNC:
         if action.verb is not Verb.WAIT:
             world.kube.apply([wanted.root(config)], OURS, force=True)
@@ -59,7 +60,7 @@ def _controllers(world: World, config: ClusterConfig, action: Action, step: run.
         step.say(f"fetching the manifest of Flux {config.flux.version}")
         text = world.downloads.fetch(config.flux.install_url, config.flux.install_sha256)
         step.say("applying it")
-        world.kube.apply(default_components(text), OWNED_BY_GIT, force=True)
+        world.kube.apply(repair(default_components(text), look.read_controllers(world)), OWNED_BY_GIT, force=True)
 
     def probe() -> clock.Done[None] | clock.Pending:
         match world.kube.list("apps/v1/Deployment", NAMESPACE):
@@ -93,22 +94,53 @@ def default_components(text: bytes) -> list[Object]:
     return [o for o, component in labelled if component is None or component in CONTROLLERS]
 
 
+def repair(objects: list[Object], seen: Controllers) -> list[Object]:
+    """``objects``; where somebody else manages Flux, only the controllers that are missing and what they run as."""
+    if not seen.owner:
+        return objects
+    kinds = ("Deployment", "Service", "ServiceAccount")
+    return [o for o in objects if o["kind"] in kinds and o["metadata"]["name"] in seen.missing]
+
+
+def _apply_whole(world: World, obj: Object) -> None:
+    """Applies a ConfigMap or Secret and takes away keys of another hand, which server-side apply leaves alone."""
+    [stored] = world.kube.apply([obj], OURS, force=True)
+    if extra := (stored.get("data") or {}).keys() - obj["data"].keys():
+        meta = obj["metadata"]
+        world.kube.patch(f"v1/{obj['kind']}", meta["namespace"], meta["name"], {"data": dict.fromkeys(sorted(extra))})
+
+
 def _secret(world: World, config: ClusterConfig, action: Action) -> None:
     _, namespace, name = action.key.split("/")
     data = wanted.secrets(config)[namespace, name]
     if isinstance(world.kube.get("v1/Namespace", "", namespace), Absent):
         bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         world.kube.apply([bare], OWNED_BY_GIT)
-    world.kube.apply([wanted.secret((namespace, name), data)], OURS, force=True)
+    _apply_whole(world, wanted.secret((namespace, name), data))
+
+
+def _source(world: World, config: ClusterConfig, action: Action, step: run.Step) -> None:
+    if isinstance(world.repo.remote_head(), Absent):
+        fix = f"git push origin HEAD:{config.git.branch}"
+        raise errors.PreflightError(f"{config.git.url} has no branch {config.git.branch}", fix=fix)
+    if action.verb is not Verb.WAIT:
+        world.kube.apply([wanted.source(config)], OURS, force=True)
+    _wait(world, config, step, GIT_REPOSITORY, SOURCE, SOURCE_DEADLINE)
 
 
 def _wait(world: World, config: ClusterConfig, step: run.Step, kind: str, name: str, deadline: float) -> None:
-    """Until the object is ready at the commit that Git holds now. Asks Flux once to look at once."""
+    """Until the object is ready at the commit that Git holds now. Asks Flux once to look at once.
+
+    Raises TaskFailedError for what is suspended, or stands failed for longer than Flux's own retries would take.
+    """
     asked = False
+    patience = _Patience(world, kind, name)
 
     def probe() -> clock.Done[None] | clock.Pending:
         nonlocal asked
         obj = world.kube.get(kind, NAMESPACE, name)
+        if isinstance(obj, Present):
+            patience.check(obj.value)
         said = lag(obj, world.repo.remote_head() if kind == GIT_REPOSITORY else _source_commit(world))
         if said and not asked and isinstance(obj, Present) and obj.value.get("status"):
             asked = True
@@ -121,6 +153,34 @@ def _wait(world: World, config: ClusterConfig, step: run.Step, kind: str, name: 
         world.clock, f"{thing} to be ready at Git's commit", probe, deadline=deadline, say=step.say, interval=3.0,
         evidence=lambda: causes.evidence(world.kube.list), fix=f"mend it in Git ({config.git.branch}) and run again",
     )  # fmt: skip
+
+
+class _Patience:
+    """Ends a wait that cannot end well by itself."""
+
+    def __init__(self, world: World, kind: str, name: str) -> None:
+        self._world = world
+        self._what = f"{kind.rsplit('/', 1)[1]} {name}"
+        self._failing_since: float | None = None
+
+    def check(self, obj: Object) -> None:
+        """Raises TaskFailedError."""
+        state = health.assess(obj)
+        if state.state is health.State.SUSPENDED:
+            fix = f"flux resume {self._what.lower().replace('gitrepository', 'source git')}"
+            raise errors.TaskFailedError(f"{self._what} is suspended", fix=fix)
+        if state.state is not health.State.FAILED:
+            # a retry under way shows as progressing for a moment, which is no recovery
+            self._failing_since = None if state.state is health.State.READY else self._failing_since
+            return
+        now = self._world.clock.monotonic()
+        self._failing_since = self._failing_since if self._failing_since is not None else now
+        if now - self._failing_since >= PATIENCE:
+            raise errors.TaskFailedError(
+                f"{self._what} has failed for {now - self._failing_since:.0f} s: {state.reason}: {state.message}",
+                fix="mend the first cause, then run fo bootstrap",
+                evidence=causes.evidence(self._world.kube.list),
+            )
 
 
 def _source_commit(world: World) -> Reading[str]:

@@ -1,4 +1,4 @@
-"""The files of a node as they shall be: config.yaml, the systemd unit, kube-vip's manifest. Pure.
+"""The files of a node as they shall be: config.yaml and the systemd unit; kube-vip's manifest is beside. Pure.
 
 Keys of config.yaml: K3s documentation, "k3s server" and "k3s agent". The unit is what install.sh writes, see
 ``docs/decisions/0004-own-k3s-unit.md``.
@@ -15,6 +15,7 @@ import yaml
 
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.config.model import Role as NodeRole
+from funoffshore.stages.k3s import kube_vip
 from funoffshore.stages.k3s.facts import LABEL, Role
 
 CONFIG = "/etc/rancher/k3s/config.yaml"
@@ -70,7 +71,7 @@ def settings(config: ClusterConfig, node: Node) -> dict[str, Any]:
 def fingerprint(config: ClusterConfig, node: Node) -> str:
     """16 hex digits over everything that needs a restart when it changes; no secret goes into it."""
     told = {k: v for k, v in settings(config, node).items() if k not in SECRETS}
-    whole = [told, unit(node), config.k3s.sha256, manifest(config) if node.role is NodeRole.CONTROLLER else ""]
+    whole = [told, unit(node), config.k3s.sha256, kube_vip.manifest(config) if node.role is NodeRole.CONTROLLER else ""]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -125,98 +126,6 @@ ExecStartPre=-/sbin/modprobe br_netfilter
 ExecStartPre=-/sbin/modprobe overlay
 ExecStart={BINARY} {role}
 """
-
-
-def manifest(config: ClusterConfig) -> str:
-    """kube-vip in ARP mode for the control plane only (kube-vip documentation, "DaemonSet")."""
-    labels = {"app.kubernetes.io/name": "kube-vip", "app.kubernetes.io/managed-by": "funoffshore"}
-    documents = [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": "kube-vip", "namespace": "kube-system", "labels": labels},
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": "system:kube-vip-role", "labels": labels},
-            "rules": [
-                {"apiGroups": [""], "resources": ["services/status"], "verbs": ["update"]},
-                {
-                    "apiGroups": [""],
-                    "resources": ["services", "endpoints"],
-                    "verbs": ["list", "get", "watch", "update"],
-                },
-                {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "get", "watch", "update", "patch"]},
-                {
-                    "apiGroups": ["coordination.k8s.io"],
-                    "resources": ["leases"],
-                    "verbs": ["list", "get", "watch", "update", "create"],
-                },
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": "system:kube-vip-binding", "labels": labels},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": "system:kube-vip-role",
-            },
-            "subjects": [{"kind": "ServiceAccount", "name": "kube-vip", "namespace": "kube-system"}],
-        },
-        _daemonset(config, labels),
-    ]
-    return yaml.safe_dump_all(documents, sort_keys=False)
-
-
-def _daemonset(config: ClusterConfig, labels: dict[str, str]) -> dict[str, Any]:
-    env = {
-        "vip_arp": "true",
-        "port": "6443",
-        "vip_subnet": "32",
-        "cp_enable": "true",
-        "cp_namespace": "kube-system",
-        "svc_enable": "false",
-        "vip_leaderelection": "true",
-        "vip_leasename": "plndr-cp-lock",
-        "vip_leaseduration": "5",
-        "vip_renewdeadline": "3",
-        "vip_retryperiod": "1",
-        "address": str(config.network.vip),
-    }
-    container = {
-        "name": "kube-vip",
-        "image": config.k3s.kube_vip_image,
-        "args": ["manager"],
-        "env": [{"name": name, "value": value} for name, value in env.items()],
-        "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]}},
-    }
-    expressions = [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]
-    required = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
-    pod = {
-        "serviceAccountName": "kube-vip",
-        "hostNetwork": True,
-        "priorityClassName": "system-node-critical",
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}},
-        "tolerations": [
-            {"operator": "Exists", "effect": "NoSchedule"},
-            {"operator": "Exists", "effect": "NoExecute"},
-        ],
-        "containers": [container],
-    }
-    select = {"app.kubernetes.io/name": "kube-vip"}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"name": "kube-vip", "namespace": "kube-system", "labels": labels},
-        "spec": {
-            "selector": {"matchLabels": select},
-            "updateStrategy": {"type": "RollingUpdate"},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
-        },
-    }
 
 
 def download_url(config: ClusterConfig) -> str:

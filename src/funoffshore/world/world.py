@@ -35,6 +35,6 @@ def open_world(config: ClusterConfig, clock: Clock, cache: Path) -> World:
         proxmox=proxmox.Proxmox(config.proxmox, routes, clock),
         hosts=ssh.Hosts(config, routes, clock),
         kube=kube.Kube(config.kubeconfig, routes, clock),
-        repo=git.Repo(config),
-        downloads=download.Downloads(cache),
+        repo=git.Repo(config, routes),
+        downloads=download.Downloads(cache, routes),
     )

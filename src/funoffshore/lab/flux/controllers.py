@@ -99,7 +99,7 @@ class Flux:
     def _enqueue(self, keys: list[Key], *, delay: bool = True) -> None:
         for key in keys:
             if delay and self._kit.latencies.reconcile:
-                self._queue.later(self._kit.latencies.reconcile, key)
+                self._queue.nudge(self._kit.latencies.reconcile, key)
             else:
                 self._queue.soon(key)
 

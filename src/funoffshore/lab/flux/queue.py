@@ -25,6 +25,7 @@ class Queue:
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._timers: dict[Key, int] = {}
+        self._nudged: set[Key] = set()
         self._count = 0
         self._changed = threading.Condition()
         self._stopped = False
@@ -51,6 +52,21 @@ class Queue:
             else:
                 self._waiting[key] = None
                 self._changed.notify()
+
+    def nudge(self, seconds: float, key: Key) -> None:
+        """After lab seconds, unless a nudge of the same key is under way: what keeps changing is not put off."""
+        with self._changed:
+            if key in self._nudged:
+                return
+            self._nudged.add(key)
+        self._clock.after(seconds, lambda: self._nudge(key))
+
+    def _nudge(self, key: Key) -> None:
+        with self._changed:
+            self._nudged.discard(key)
+            if self._stopped:
+                return
+        self.soon(key)
 
     def later(self, seconds: float, key: Key) -> None:
         """After lab seconds; forgets an earlier ``later`` of the same key."""

@@ -26,6 +26,10 @@ def examine(world: World, config: ClusterConfig) -> tuple[Finding, ...]:
     )
 
 
+def _release(world: World) -> str:
+    return "it is Proxmox VE " + ".".join(str(part) for part in world.proxmox.version().release)
+
+
 def _tools() -> Finding:
     title = "the programs that fo calls to be installed"
     missing = [tool for tool in ("git",) if shutil.which(tool) is None]
@@ -59,7 +63,7 @@ def _remote(world: World, config: ClusterConfig) -> Finding:
 
 def _answers(id_: str, title: str, ask: Callable[[], object]) -> Finding:
     try:
-        return Finding(id_, title, Outcome.PASS, f"it says {ask()}")
+        return Finding(id_, title, Outcome.PASS, str(ask()))
     except errors.UnreachableError as why:
         return Finding(id_, title, Outcome.UNKNOWN, why.message, why.evidence, why.fix)
     except errors.FoError as why:

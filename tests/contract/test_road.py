@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 from operator_home import Operator
 
+from funoffshore import config
+from funoffshore.lab.hosts.hosts import Hosts
+from funoffshore.lab.lab import Homelab
+from funoffshore.lab.pve import ProxmoxApi
+
 SECRETS = (
     "PROXMOX_TOKEN_SECRET",
     "K3S_TOKEN",
@@ -139,9 +144,10 @@ def _touch_workload(home: Operator, namespace: str, name: str) -> None:
     import os
     import time
 
-    from kubernetes import client, config
+    from kubernetes import client
+    from kubernetes import config as kubeconfig
 
-    made = config.new_client_from_config(str(home.lab / "lab.kubeconfig"))  # type: ignore[no-untyped-call]
+    made = kubeconfig.new_client_from_config(str(home.lab / "lab.kubeconfig"))  # type: ignore[no-untyped-call]
     api = client.AppsV1Api(made)
     stamp = {"kubectl.kubernetes.io/restartedAt": f"{time.time()}-{os.getpid()}"}
     api.patch_namespaced_deployment(name, namespace, {"spec": {"template": {"metadata": {"annotations": stamp}}}})
@@ -191,7 +197,8 @@ def test_a_wrong_pin_is_refused_before_anything_is_sent(fresh: Operator) -> None
 
 def test_a_token_that_lacks_a_privilege_is_told_which(fresh: Operator) -> None:
     fresh.fo("plan")
-    _remove_privilege(fresh, "VM.Config.HWType")
+    with proxmox_of(fresh) as proxmox:
+        proxmox.remove_privilege(fresh.value("PROXMOX_TOKEN_ID"), "VM.Config.HWType")
     ended = fresh.fo("bootstrap")
     assert ended.code == 3, ended.err
     assert "VM.Config.HWType" in ended.err
@@ -199,18 +206,12 @@ def test_a_token_that_lacks_a_privilege_is_told_which(fresh: Operator) -> None:
     assert fresh.mutations() == 0
 
 
-def _remove_privilege(home: Operator, privilege: str) -> None:
-    """Takes a privilege from fo's token, as an administrator of the lab's Proxmox."""
-    from funoffshore import config
-    from funoffshore.lab.hosts.hosts import Hosts
-    from funoffshore.lab.lab import Homelab
-    from funoffshore.lab.pve import ProxmoxApi
-
+@contextmanager
+def proxmox_of(home: Operator) -> Iterator[ProxmoxApi]:
+    """The lab's Proxmox, for an administrator to change while the lab does not run."""
     cluster = config.load(home.env_file, home.folder)
     kit = Homelab(cluster).kit
-    ProxmoxApi(kit, Hosts(kit), address="127.0.0.1", secret_for_tls="-").remove_privilege(
-        cluster.proxmox.token_id, privilege
-    )
+    yield ProxmoxApi(kit, Hosts(kit), address="127.0.0.1", secret_for_tls="-")
     kit.store.close()
 
 
@@ -274,6 +275,30 @@ def test_destroy_takes_ours_and_nothing_else(fresh: Operator) -> None:
     assert ended.code == 0, ended.err
     keys = {a["key"] for a in fresh.fo("plan", "--json").json["actions"]}
     assert {"machine/lab-c1", "machine/lab-w1"} <= keys
+
+
+def test_a_stranger_in_our_place_is_named_and_left_alone(fresh: Operator) -> None:
+    fresh.fo("plan")
+    with proxmox_of(fresh) as proxmox:
+        proxmox.add_stranger(int(fresh.value("VMID_FIRST")), "nas")
+    ended = fresh.fo("bootstrap")
+    assert ended.code == 10, ended.err
+    assert fresh.value("VMID_FIRST") in ended.err
+    assert fresh.mutations() == 0
+    destroyed = fresh.fo("destroy", "--confirm", "lab")
+    assert fresh.mutations() == 0, destroyed.err
+
+
+def test_another_lab_with_detours_on_another_release(tmp_path: Path) -> None:
+    """As on macOS, where only 127.0.0.1 can be listened on; Proxmox 8.4, no worker, an optional part switched on."""
+    home = Operator(tmp_path / "home", CONTROLLERS=1, WORKERS=0, PORTAINER_ENABLED="true")
+    home.lab.mkdir(parents=True)
+    (home.lab / "settings.json").write_text(json.dumps({"detour": True, "release": "8.4"}))
+    ended = home.fo("bootstrap")
+    assert ended.code == 0, ended.err
+    statement = status(home)["statement"]
+    assert isinstance(statement, dict)
+    assert "portainer" in statement["components"]
 
 
 def test_only_one_fo_works_on_a_cluster(fresh: Operator) -> None:

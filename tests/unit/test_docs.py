@@ -9,6 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from report_samples import config_of
+
+from funoffshore.stages.machines import privileges
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +45,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_mission_is_word_for_word(shared: Path) -> None:
     assert (ROOT / "MISSION.md").read_bytes() == (shared / "MISSION.md").read_bytes()
+
+
+def test_the_guide_lists_every_privilege(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guide" / "hardware.md").read_text()
+    needed = privileges.needed(config_of(3, 2, 1, tmp_path))
+    assert [p for wanted in needed.values() for p in wanted if p not in page] == []
 
 
 def test_no_env_file_of_a_real_cluster_can_be_tracked() -> None:

@@ -18,7 +18,7 @@ from funoffshore.lab.pve.volumes import TOTAL
 BROADCAST_SECONDS = 10.0
 """How often the status daemon tells the cluster of its machines."""
 NODE_CORES = 64
-NODE_MEMORY = 256 << 30
+NODE_MEMORY = 2 << 40
 _VERSIONS = {"8.4": ("8.4.1", "2a5fa54a8503f96d", "6.8.12-9-pve"), "9.1": ("9.1.4", "5ac30304265fbd8e", "6.17.4-1-pve")}
 _MEMBER = (
     "name", "status", "maxcpu", "cpu", "maxmem", "mem", "maxdisk", "disk", "uptime", "netin", "netout", "diskread",

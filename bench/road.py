@@ -29,7 +29,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fo-bench-") as folder:
         home = Operator(Path(folder) / "home")
         if "--only-large" in sys.argv:
-            return realistic(5, 50, 4)
+            realistic(5, 50, 4)
+            return
         show("fo --help, CPU", "ms", lambda: 1000 * cpu(home, "--help"))
         show("fo status, CPU", "ms", lambda: 1000 * cpu(home, "status"))
         show("3+2 without latency, from nothing", "s", lambda: fresh(home))

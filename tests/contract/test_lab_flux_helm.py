@@ -68,7 +68,9 @@ def test_an_upgrade_that_never_gets_ready_stalls_until_it_is_reset(installed: Be
     installed.publish({"charts/web/Chart.yaml": CHART.format("0.2.0")})
     installed.reason(HELM_RELEASE, "web", "UpgradeSucceeded")
     installed.kit.faults.on("component-unready", namespace="default", name="web")
-    installed.until(lambda: not installed.get("apps/v1/Deployment", "web", "default")["status"].get("availableReplicas"))
+    installed.until(
+        lambda: not installed.get("apps/v1/Deployment", "web", "default")["status"].get("availableReplicas")
+    )
     installed.publish({"charts/web/Chart.yaml": CHART.format("0.3.0")})
     found = installed.reason(HELM_RELEASE, "web", "RetriesExceeded", type_="Stalled")
     ours, theirs = essence(found), essence(sample("24-helm-upgrade-timeout", HELM_RELEASE, "web"))

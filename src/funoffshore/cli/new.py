@@ -11,12 +11,19 @@ import typer
 from funoffshore import config, errors
 from funoffshore.cli import common
 
-ASKED = (
-    "DOMAIN", "PROXMOX_URL", "PROXMOX_FINGERPRINT", "PROXMOX_TOKEN_ID", "PROXMOX_TOKEN_SECRET", "PROXMOX_NODES",
-    "STORAGE_DISK", "STORAGE_IMAGE", "SUBNET", "GATEWAY", "DNS_SERVERS", "VIP", "CONTROLLERS", "CONTROLLER_FIRST_IP",
-    "WORKERS", "WORKER_FIRST_IP", "GIT_URL", "GIT_BRANCH",
-)  # fmt: skip
-"""What nobody can guess, in the order in which it is asked at a terminal."""
+CHOSEN = (
+    "PROXMOX_NODES",
+    "STORAGE_DISK",
+    "STORAGE_IMAGE",
+    "BRIDGE",
+    "CONTROLLERS",
+    "WORKERS",
+    "WORKER_FIRST_IP",
+    "GIT_BRANCH",
+)
+"""Asked although there is a default, for homes differ in them."""
+NOT_ASKED = ("CLUSTER_NAME", "LAB", "LAB_WEB_URL", "IMAGE_SHA256", "IMAGE_SHA512", "K3S_SHA256", "FLUX_INSTALL_SHA256")
+"""Known from the name, of a lab only, or fetched from the publishers."""
 
 
 def init(
@@ -92,9 +99,9 @@ def _answers(pairs: list[str]) -> dict[str, str]:
 
 
 def _make_real(path: Path, name: str, answers: dict[str, str], *, pin: bool, ask: bool) -> None:
-    from funoffshore.config import keys, new, pins
+    from funoffshore.config import new, pins
 
-    table = keys.known().keys
+    new.generate(name, answers, lab=False)  # refuses wrong keys before anybody is asked, at the terminal or elsewhere
     if ask:
         _ask(answers)
     if pin:
@@ -109,26 +116,29 @@ def _make_real(path: Path, name: str, answers: dict[str, str], *, pin: bool, ask
     try:
         config.parse(text, name, common.root())
     except errors.ConfigError as left:
-        common.say(f"what is still to be filled in ({len(table)} keys in all):")
+        common.say("what is still to be filled in or mended:")
         for line in left.evidence or (left.message,):
             common.say(f"  {line}")
 
 
 def _ask(answers: dict[str, str]) -> None:
+    """Asks for everything that has no default and cannot be generated. An empty answer leaves the key for later."""
     from funoffshore.config import keys, new
 
-    table = keys.known().keys
+    table = keys.known()
+    on = {switch.key: answers.get(switch.key, table.keys[switch.key].default) for switch in table.switches}
     offered: dict[str, str] = {}
-    for name in ASKED:
-        if name in answers:
+    for key in table.keys.values():
+        ours = key.generate not in ("", "lab-uuid")  # a Proxmox token is made by Proxmox, except in a lab
+        needed = not ours and (key.default is None or on.get(key.required_when) == "true")
+        if key.name in answers or key.name in NOT_ASKED or not (needed or key.name in CHOSEN):
             continue
-        key = table[name]
         common.say(f"\n{key.help}")
-        default = offered.get(name) or key.default or ""
-        said = typer.prompt(name, default=default, show_default=bool(default), hide_input=key.secret, err=True)
-        if said:
-            answers[name] = said.strip()
-        if name == "SUBNET" and said:
+        default = offered.get(key.name) or key.default or ""
+        said = typer.prompt(key.name, default=default, show_default=bool(default), hide_input=key.secret, err=True)
+        if said.strip():
+            answers[key.name] = said.strip()
+        if key.name == "SUBNET" and said.strip():
             offered = new.suggest(said.strip())
 
 

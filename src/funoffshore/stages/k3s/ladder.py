@@ -40,6 +40,8 @@ class Ladder:
     before: tuple[str, ...] = ()
     """Journal lines that were there before this action touched the unit."""
     _looked: float = field(default=0.0, init=False)
+    _cause: str = field(default="", init=False)
+    """What the journal said last of why it takes so long."""
 
     def climb_server(self, ca_hash: Callable[[], str]) -> None:
         """A server, until it is Ready, votes in etcd, and the VIP serves its authority.
@@ -119,6 +121,7 @@ class Ladder:
     def _wait(self, what: str, probe: Callable[[], clock.Done[T] | clock.Pending]) -> T:
         begun = self.world.clock.monotonic()
         self._looked = begun + FIRST_LOOK - LOOK_AGAIN
+        self._cause = ""
 
         def patient() -> clock.Done[T] | clock.Pending:
             self.step.checkpoint()
@@ -126,7 +129,9 @@ class Ladder:
             now = self.world.clock.monotonic()
             if isinstance(outcome, clock.Pending) and now - self._looked >= LOOK_AGAIN:
                 self._looked = now
-                return self._explained(outcome)
+                self._cause = self._explain()
+            if isinstance(outcome, clock.Pending) and self._cause:
+                return clock.Pending(f"{self._cause} ({outcome.said})")
             return outcome
 
         return clock.wait(
@@ -140,19 +145,19 @@ class Ladder:
             fix=f"read the journal of {files.unit_name(self.node)} on {self.node.name}, then run fo bootstrap again",
         )
 
-    def _explained(self, pending: clock.Pending) -> clock.Pending:
-        """Puts the journal's cause into the sentence. Raises TaskFailedError when waiting cannot help."""
+    def _explain(self) -> str:
+        """The cause that the journal names, empty for none. Raises TaskFailedError when waiting cannot help."""
         lines = self.journal()
         cause = causes.find(causes.fresh(lines, self.before))
         if cause is None:
-            return pending
+            return ""
         if cause.hopeless:
             raise errors.TaskFailedError(
                 f"K3s on {self.node.name} does not come up: {cause.says}",
                 fix=cause.fix,
                 evidence=causes.redacted(self.config, lines[-12:]),
             )
-        return clock.Pending(f"{cause.says} ({pending.said})")
+        return cause.says
 
     def journal(self) -> list[str]:
         """The unit's last lines; empty when the host cannot be read."""

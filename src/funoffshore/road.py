@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from funoffshore import errors, journal, run
 from funoffshore.config import ClusterConfig
 from funoffshore.plan import Action, Plan, Verb
-from funoffshore.reading import Absent, Reading
+from funoffshore.reading import Absent, Reading, Unreadable
 from funoffshore.stages import flux, k3s, machines
 from funoffshore.world.ssh import HostFacts
 from funoffshore.world.world import World
@@ -44,12 +44,23 @@ def look(world: World, config: ClusterConfig) -> Facts:
     """Reads every door once. Never changes anything."""
     seen = machines.observe(world, config)
     alive = [n for n in config.nodes if machines.is_running(seen, n.name)]
-    hosts: dict[str, Reading[HostFacts]] = {n.name: Absent() for n in config.nodes}
+    hosts = {n.name: _unseen(seen.machine(n.name)) for n in config.nodes}
     hosts |= world.hosts.observe_all(alive)
     k3s_facts = k3s.observe(world, config, hosts)
     # None: some controller could not be read, and that is not taken for empty
     exists = k3s.cluster_exists(config, k3s_facts) is not False
     return Facts(seen, hosts, k3s_facts, flux.observe(world, config, exists))
+
+
+def _unseen(machine: Reading[machines.Machine]) -> Reading[HostFacts]:
+    """What is known of a host that nobody can ask: that it is absent only where its machine is."""
+    match machine:
+        case Absent():
+            return Absent()
+        case Unreadable(why):
+            return Unreadable(f"whether its machine exists cannot be told: {why}")
+        case _:
+            return Unreadable("its machine is off")
 
 
 def plan(config: ClusterConfig, facts: Facts, until: str = "flux") -> Plan:
@@ -62,9 +73,10 @@ def plan(config: ClusterConfig, facts: Facts, until: str = "flux") -> Plan:
     return Plan.of(actions).until(until)
 
 
-def problems(config: ClusterConfig, facts: Facts) -> list[errors.FoError]:
+def problems(config: ClusterConfig, facts: Facts, until: str = "flux") -> list[errors.FoError]:
     """What stands in the way before anything may be changed; empty when nothing does."""
-    return list(machines.problems(config, facts.machines))
+    found = list(machines.problems(config, facts.machines))
+    return found + flux.problems(config, facts.flux) if until == "flux" else found
 
 
 def apply(world: World, config: ClusterConfig, action: Action, step: run.Step) -> None:
@@ -91,7 +103,7 @@ def converge(
     for round_ in range(1, ROUNDS + 1):
         heard("looking at what is there" if round_ == 1 else "looking again, to be sure")
         facts = look(world, config)
-        if found := problems(config, facts):
+        if found := problems(config, facts, until):
             raise _joined(found)
         wanted = plan(config, facts, until)
         if not wanted:

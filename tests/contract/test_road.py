@@ -340,3 +340,53 @@ def _ledger(home: Operator) -> list[str]:
     entries = [e["what"] for e in Ledger(store).entries()]
     store.close()
     return entries
+
+
+def test_a_proxmox_that_cannot_be_seen_is_not_taken_for_empty(finished: Operator) -> None:
+    """With the wrong pin nothing is known of any machine: no plan may found or join anything."""
+    good = finished.value("PROXMOX_FINGERPRINT")
+    finished.set("PROXMOX_FINGERPRINT", "ab" * 32)
+    try:
+        ended = finished.fo("plan", "--json")
+    finally:
+        finished.set("PROXMOX_FINGERPRINT", good)
+    assert ended.code == 4
+    verbs = {a["key"]: a["verb"] for a in ended.json["actions"]}
+    assert not [key for key, verb in verbs.items() if key.startswith(("machine/", "k3s/")) and verb != "wait for"]
+
+
+def test_git_that_cannot_be_read_stops_a_bootstrap_before_anything_is_made(fresh: Operator) -> None:
+    fresh.fo("lab", "faults", "-c", "lab", "--on", "git-unreachable")
+    ended = fresh.fo("bootstrap")
+    assert ended.code == 5, ended.err
+    assert "GIT_URL" in ended.err
+    assert fresh.mutations() == 0
+    fresh.fo("lab", "faults", "-c", "lab", "--off", "all")
+    fresh.set("GIT_BRANCH", "nowhere")
+    finished = fresh.fo("bootstrap")  # the lab publishes whatever branch is asked for
+    assert finished.code == 0, finished.err
+
+
+def test_a_machine_that_was_switched_off_is_started_again(fresh: Operator) -> None:
+    assert fresh.fo("bootstrap").code == 0
+    with served(fresh):
+        cluster = config.load(fresh.env_file, fresh.folder)
+        _power_off(cluster, cluster.nodes[1].vmid)
+        keys = {a["key"]: a["verb"] for a in fresh.fo("plan", "--json").json["actions"]}
+        assert keys["power/lab-w1"] == "change"
+        assert keys.get("k3s/lab-w1", "wait for") == "wait for"
+        ended = fresh.fo("bootstrap")
+        assert ended.code == 0, ended.err
+        assert fresh.fo("plan", "--json").json == {"actions": []}
+
+
+def _power_off(cluster: config.ClusterConfig, vmid: int) -> None:
+    """Stops a machine behind fo's back, as somebody in Proxmox's web page would."""
+    from funoffshore.clock import WallClock
+    from funoffshore.world.proxmox import Proxmox
+    from funoffshore.world.routes import Routes
+
+    door = Proxmox(cluster.proxmox, Routes(), WallClock())
+    upid = door.stop(cluster.proxmox.nodes[0], vmid)
+    while door.task(upid).running:
+        pass

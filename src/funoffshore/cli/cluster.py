@@ -111,6 +111,7 @@ def _bootstrap(world: World, config: ClusterConfig, until: Until) -> None:
         log.write("end", "", sync=True, outcome="done", actions=outcome.actions)
     except BaseException as why:
         log.write("end", "", sync=True, outcome="failed", error=f"{type(why).__name__}: {why}")
+        common.say(f"what was done is in {log.folder}; fo report -c {config.name} shows it")
         raise
     finally:
         log.close()

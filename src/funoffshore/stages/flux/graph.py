@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from funoffshore import health
+from funoffshore import errors, health
 from funoffshore.config import ClusterConfig
 from funoffshore.plan import Action, Verb
 from funoffshore.reading import Absent, Present, Unreadable
@@ -37,6 +37,19 @@ def plan(config: ClusterConfig, facts: FluxFacts) -> list[Action]:
         *_sync(config, facts),
         *_kustomizations(facts),
     ]
+
+
+def problems(config: ClusterConfig, facts: FluxFacts) -> list[errors.FoError]:
+    """What would let Flux wait in vain: its branch is not there, or cannot be read from here."""
+    where = f"branch {config.git.branch} of {config.git.url}"
+    match facts.commit:
+        case Absent():
+            return [errors.PreflightError(f"there is no {where}", fix="push it there, or set GIT_URL and GIT_BRANCH")]
+        case Unreadable(why):
+            fix = "check GIT_URL and its credentials, or stop before Flux with --until k3s"
+            return [errors.UnreachableError(f"{where} cannot be read: {why}", fix=fix)]
+        case _:
+            return []
 
 
 def _action(verb: Verb, key: str, reason: str, after: set[str]) -> Action:

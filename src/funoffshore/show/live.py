@@ -38,6 +38,7 @@ class Watcher(Events):
 
     def planned(self, plan: Plan) -> None:
         with self._lock:
+            self._heard = ""
             self._total += len(plan.actions)
 
     def started(self, action: Action) -> None:

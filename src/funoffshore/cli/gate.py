@@ -48,7 +48,8 @@ def show(cluster: common.Cluster = None, json: common.Json = False) -> None:
         body = [{"code": r.code, "text": r.text, "clear": r.clear} for r in closed]
         common.data({"open": not closed, "reasons": body})
         return
-    print("the gate is open" if not closed else f"the gate is closed, for {len(closed)} reasons")
+    count = "1 reason" if len(closed) == 1 else f"{len(closed)} reasons"
+    print(f"the gate is closed, for {count}" if closed else "the gate is open")
     for reason in closed:
         print(f"  {reason.text}\n    clear it with: {reason.clear}")
 

@@ -163,7 +163,8 @@ class Homelab:
         self.settings = chosen
         self.kit = Kit(
             directory=directory,
-            clock=LabClock(chosen.speed),
+            # a fast lab is ahead of real time, and must not go back when it is started again
+            clock=LabClock(chosen.speed, epoch=max(time.time(), store.get("clock", "now") or 0.0)),
             store=store,
             latencies=latencies,
             faults=Faults(store),
@@ -245,6 +246,7 @@ class Homelab:
             flux.stop()
         for stop in self._stops:
             stop()
+        self.kit.store.put("clock", "now", self.kit.clock.now())
         self.kit.clock.stop()
         self.kit.store.close()
 

@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fo-bench-") as folder:
         home = Operator(Path(folder) / "home")
         if "--only-large" in sys.argv:
-            realistic(5, 50, 4)
+            realistic(5, 50, 4, 8)
             return
         show("fo --help, CPU", "ms", lambda: 1000 * cpu(home, "--help"))
         show("fo status, CPU", "ms", lambda: 1000 * cpu(home, "status"))
@@ -38,8 +38,8 @@ def main() -> None:
         show("3+2 second run", "s", lambda: wall(home, "bootstrap"))
         print(f"{'mutating calls of the second runs':48} {home.mutations() - before}")
         show("fo postcheck, 3+2", "s", lambda: wall(home, "postcheck"))
-    for workers, controllers, speed in ((2, 3, 10), (10, 3, 10), (50, 5, 4)):
-        realistic(controllers, workers, speed)
+    for workers, controllers, speed, imports in ((2, 3, 10, 3), (10, 3, 10, 3), (50, 5, 4, 3), (50, 5, 4, 8)):
+        realistic(controllers, workers, speed, imports)
 
 
 def show(what: str, unit: str, measure: Callable[[], float]) -> None:
@@ -73,23 +73,23 @@ def fresh(home: Operator) -> float:
     return wall(home, "bootstrap")
 
 
-def realistic(controllers: int, workers: int, speed: float) -> None:
+def realistic(controllers: int, workers: int, speed: float, imports: int) -> None:
     """Elapsed against the critical path, and fo's own memory, with the lab in a process of its own."""
     paths, ratios, peaks = [], [], []
     for _ in range(RUNS):
         with tempfile.TemporaryDirectory(prefix="fo-bench-") as folder:
-            home = Operator(Path(folder) / "home", CONTROLLERS=controllers, WORKERS=workers)
-            path, ratio, peak = _served(home, speed)
+            home = Operator(Path(folder) / "home", CONTROLLERS=controllers, WORKERS=workers, STORAGE_PARALLEL=imports)
+            path, ratio, peak = _served(home, speed, imports)
         paths.append(path)
         ratios.append(ratio)
         peaks.append(peak)
-    name = f"{controllers}+{workers} realistic"
+    name = f"{controllers}+{workers} realistic, {imports} imports"
     print(f"{name + ', elapsed / longest path':48} {statistics.median(paths):8.3f}")
     print(f"{name + ', elapsed / path within the lanes':48} {statistics.median(ratios):8.3f}")
     print(f"{name + ', peak memory of fo':48} {statistics.median(peaks):8.0f} MB", flush=True)
 
 
-def _served(home: Operator, speed: float) -> tuple[float, float, float]:
+def _served(home: Operator, speed: float, imports: int) -> tuple[float, float, float]:
     with home.start("lab", "serve", "--latency", "realistic", "--speed", str(speed)) as lab:
         while not (home.lab / "running.json").exists():
             time.sleep(0.05)
@@ -105,7 +105,10 @@ def _served(home: Operator, speed: float) -> tuple[float, float, float]:
             lab.communicate()
     spans = timeline.spans(journal.read(journal.runs(home.lab / "state")[-1]))
     elapsed = max(s.end for s in spans) - min(s.start for s in spans)
-    path, lanes = timeline.critical_path(spans).seconds, timeline.lane_bound(spans, run.CAPACITY)
+    path, lanes = (
+        timeline.critical_path(spans).seconds,
+        timeline.lane_bound(spans, {**run.CAPACITY, "storage": imports}),
+    )
     print(
         f"  {len(spans)} actions in lab seconds: elapsed {elapsed:.1f}, longest path {path:.1f}, lanes need {lanes:.1f}"
     )

@@ -109,7 +109,15 @@ def converge(
         if not wanted:
             return Outcome(changes, round_, world.clock.monotonic() - start)
         _refuse_repeats(wanted, applied)
-        run.execute(wanted, lambda action, step: apply(world, config, action, step), log, events, stop, earlier)
+        run.execute(
+            wanted,
+            lambda action, step: apply(world, config, action, step),
+            log,
+            events,
+            stop,
+            earlier,
+            run.capacity(config),
+        )
         applied.update((a.verb.value, a.key, a.reason) for a in wanted.actions.values())
         changes += sum(a.verb is not Verb.WAIT for a in wanted.actions.values())
         earlier = {}

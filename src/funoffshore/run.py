@@ -10,15 +10,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from funoffshore import errors
+from funoffshore.config import ClusterConfig
 from funoffshore.journal import Journal
 from funoffshore.plan import Action, Plan, Verb
 
 CAPACITY: Mapping[str, int] = {"storage": 3, "etcd": 1, "agents": 10}
-"""How many actions of a lane run at once. Storage: more imports at a time only queue for the disk (and lock
-timeouts on NFS); etcd: a second learner breaks a join (k3s issue 4335); agents: the supervisor's own cap."""
+"""How many actions of a lane run at once. Storage: more imports at a time may only queue for the disk, so the
+operator says how many (STORAGE_PARALLEL); etcd: a second learner breaks a join (k3s issue 4335); agents: the
+supervisor's own cap."""
 
 WORKERS = 96
 """Threads. Most of them only wait for a machine."""
+
+
+def capacity(config: ClusterConfig) -> Mapping[str, int]:
+    """CAPACITY with what the operator chose."""
+    return {**CAPACITY, "storage": config.proxmox.imports}
 
 
 class Step(Protocol):
@@ -81,6 +88,7 @@ def execute(
     events: Events,
     stop: threading.Event,
     earlier: Mapping[str, Mapping[str, str]],
+    lanes: Mapping[str, int] = CAPACITY,
 ) -> None:
     """Every action once, predecessors first, as wide as graph and lanes allow.
 
@@ -98,7 +106,7 @@ def execute(
 
     with ThreadPoolExecutor(min(WORKERS, max(1, len(plan.actions))), thread_name_prefix="fo") as pool:
         while running or (failure is None and not stop.is_set() and len(done) < len(plan.actions)):
-            for action in _startable(plan, done, running) if failure is None and not stop.is_set() else ():
+            for action in _startable(plan, done, running, lanes) if failure is None and not stop.is_set() else ():
                 journal.intend(action)
                 running[pool.submit(act, action)] = action
             ended, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -113,14 +121,16 @@ def execute(
         raise failure
 
 
-def _startable(plan: Plan, done: frozenset[str], running: Mapping[Future[None], Action]) -> list[Action]:
+def _startable(
+    plan: Plan, done: frozenset[str], running: Mapping[Future[None], Action], lanes: Mapping[str, int]
+) -> list[Action]:
     busy = {a.key for a in running.values()}
-    lanes = Counter(a.lane for a in running.values() if a.lane)
+    used = Counter(a.lane for a in running.values() if a.lane)
     chosen = []
     for action in plan.ready(done):
-        if action.key in busy or (action.lane and lanes[action.lane] >= CAPACITY.get(action.lane, WORKERS)):
+        if action.key in busy or (action.lane and used[action.lane] >= lanes.get(action.lane, WORKERS)):
             continue
-        lanes[action.lane] += 1 if action.lane else 0
+        used[action.lane] += 1 if action.lane else 0
         chosen.append(action)
     return chosen
 

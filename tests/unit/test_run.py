@@ -143,3 +143,13 @@ def test_a_secret_never_reaches_the_journal(log: journal.Journal) -> None:
     text = (log.folder / "journal.jsonl").read_text()
     assert "s3cr3t-value" not in text
     assert "***" in text
+
+
+def test_the_operator_says_how_many_disks_are_imported_at_once(log: journal.Journal) -> None:
+    together = threading.Barrier(5, timeout=10)
+
+    def apply(action: Action, step: run.Step) -> None:
+        together.wait()
+
+    plan = Plan.of([act(str(n), lane="storage") for n in range(5)])
+    run.execute(plan, apply, log, Watcher(), threading.Event(), {}, {**run.CAPACITY, "storage": 5})

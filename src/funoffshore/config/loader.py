@@ -105,6 +105,7 @@ def _proxmox(v: Values) -> model.Proxmox:
         image_storage=v["STORAGE_IMAGE"],
         bridge=v["BRIDGE"],
         vlan=v["VLAN"],
+        imports=v["STORAGE_PARALLEL"],
     )
 
 

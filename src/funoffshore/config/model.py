@@ -65,6 +65,8 @@ class Proxmox:
     """Must allow content ``import`` and ``iso``."""
     bridge: str
     vlan: int | None
+    imports: int = 3
+    """How many disks are imported at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,8 @@ _PROXMOX = Section(
         Key("STORAGE_DISK", kinds.STORAGE, "Storage of the machines' disks.", "local-lvm"),
         Key("STORAGE_IMAGE", kinds.STORAGE, "Storage of the cloud image and the seed ISOs: a file-based one that "
             "allows the contents import and iso.", "local"),
+        Key("STORAGE_PARALLEL", whole(1, 16), "How many disks are imported at once. More is faster on SSDs; a hard "
+            "disk or a NAS only thrashes.", "3"),
         Key("BRIDGE", kinds.BRIDGE, "Bridge the machines are attached to.", "vmbr0"),
         Key("VLAN", whole(1, 4094), "VLAN tag. Empty: untagged."),
         Key("VMID_FIRST", whole(100, 999_999_000), "Number of the first machine. Controller n gets this + n - 1, "

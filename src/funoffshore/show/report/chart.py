@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from funoffshore import run, timeline
+from funoffshore import timeline
 from funoffshore.show.report.markup import Markup, duration, fit, join, plural, tag
 from funoffshore.show.report.tables import stage_class
 from funoffshore.timeline import CriticalPath, Span
@@ -94,10 +94,10 @@ def legend(spans: Sequence[Span]) -> Markup:
     return tag("ul", *items, class_="legend")
 
 
-def reading(spans: Sequence[Span], path: CriticalPath) -> Markup:
-    """What the picture says, in sentences, and what it does not show."""
+def reading(spans: Sequence[Span], path: CriticalPath, capacity: Mapping[str, int]) -> Markup:
+    """What the picture says, in sentences, and what it does not show. ``capacity`` is each lane's."""
     took = max(s.end for s in spans) - min(s.start for s in spans)
-    bound = timeline.lane_bound(spans, run.CAPACITY)
+    bound = timeline.lane_bound(spans, capacity)
     lanes = f", and the lanes allow no less than {duration(bound)}" if bound else ""
     said = (
         f"From first to last action {duration(took)}; the critical path alone takes {duration(path.seconds)}{lanes}. "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 
-from funoffshore import gate, timeline
+from funoffshore import gate, run, timeline
 from funoffshore.config import ClusterConfig
 from funoffshore.journal import Entry
 from funoffshore.reading import Absent, Present, Reading, Unreadable
@@ -165,7 +165,8 @@ def _timeline(view: View, spans: list[timeline.Span], path: timeline.CriticalPat
         idle = _outcome(view)[1] == "good"
         said = "This run did nothing: everything was as desired." if idle else "This run began no action."
         return tag("section", heading, tag("p", said, class_="empty"))
-    return tag("section", heading, chart.legend(spans), chart.picture(spans, path), chart.reading(spans, path))
+    said = chart.reading(spans, path, run.capacity(view.config))
+    return tag("section", heading, chart.legend(spans), chart.picture(spans, path), said)
 
 
 def _topology(view: View, spans: list[timeline.Span]) -> Markup:

@@ -16,6 +16,7 @@ import paramiko
 from paramiko.common import (
     AUTH_FAILED,
     AUTH_SUCCESSFUL,
+    MSG_CHANNEL_REQUEST,
     OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
     OPEN_SUCCEEDED,
 )
@@ -170,13 +171,28 @@ def host_keys(host: Host) -> list[paramiko.PKey]:
 def serve(host: Host, keys: list[paramiko.PKey], connection: socket.socket) -> None:
     """Begins one SSH connection; everything further happens on its own thread."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    transport = paramiko.Transport(connection)
+    transport = _Transport(connection)
     transport.local_version = BANNER
     transport.banner_timeout = transport.handshake_timeout = PATIENCE
     for key in keys:
         transport.add_server_key(key)
     host.sessions = {cut for cut in host.sessions if cut.__self__.is_active()} | {transport.close}  # type: ignore[attr-defined]
     transport.start_server(event=threading.Event(), server=Login(host, transport))
+
+
+def _answer_then_begin(channel: paramiko.Channel, message: paramiko.Message) -> None:
+    """A command may be over before its request is answered; OpenSSH complains of a channel that is closed by then."""
+    channel._handle_request(message)  # type: ignore[attr-defined] # the stubs leave paramiko's own names out
+    login = channel.get_transport().server_object
+    if isinstance(login, Login):
+        login.begin(channel)
+
+
+class _Transport(paramiko.Transport):
+    _channel_handler_table = {  # noqa: RUF012 - paramiko's own shape
+        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined] # not in the stubs either
+        MSG_CHANNEL_REQUEST: _answer_then_begin,
+    }
 
 
 class Login(paramiko.ServerInterface):
@@ -186,6 +202,7 @@ class Login(paramiko.ServerInterface):
         self._host = host
         self._transport = transport
         self._user = ""
+        self._asked: dict[int, threading.Thread] = {}
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -217,7 +234,13 @@ class Login(paramiko.ServerInterface):
         return True
 
     def _begin(self, channel: paramiko.Channel, work: Callable[[Session], Result]) -> None:
-        threading.Thread(target=self._work, args=(channel, work), name="lab-ssh-exec", daemon=True).start()
+        thread = threading.Thread(target=self._work, args=(channel, work), name="lab-ssh-exec", daemon=True)
+        self._asked[channel.get_id()] = thread
+
+    def begin(self, channel: paramiko.Channel) -> None:
+        """Starts what was asked on ``channel``, now that the client knows that it will be."""
+        if thread := self._asked.pop(channel.get_id(), None):
+            thread.start()
 
     def _work(self, channel: paramiko.Channel, work: Callable[[Session], Result]) -> None:
         host = self._host

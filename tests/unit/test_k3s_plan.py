@@ -343,3 +343,19 @@ def test_kube_vip_carries_the_vip_in_arp_mode_for_the_control_plane_only() -> No
     assert env["address"] == str(config().network.vip)
     assert (env["vip_arp"], env["cp_enable"], env["svc_enable"]) == ("true", "true", "false")
     assert container["image"] == config().k3s.kube_vip_image
+
+
+@pytest.mark.parametrize(
+    ("extra", "takes"),
+    [
+        ("", False),
+        ("kubelet-arg=max-pods=150", False),
+        ("kubelet-arg=fail-cgroupv1=true", False),
+        ("kubelet-arg=fail-cgroupv1=false", True),
+        ("kubelet-arg=[max-pods=150, fail-cgroupv1=false]", True),
+    ],
+)
+def test_cgroup_v1_is_taken_only_where_the_operator_told_the_kubelet_so(extra: str, takes: bool) -> None:
+    key, _, value = extra.partition("=")
+    told = replace(config(), k3s=replace(config().k3s, extra_config={key: value} if key else {}))
+    assert files.takes_cgroup1(told) is takes

@@ -7,6 +7,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -147,6 +148,11 @@ class ProxmoxApi:
             self._server = None
             self._kit.routes.forget(self._house.address, self._port)
         self._house.tasks.stop()
+
+    def volume_file(self, node: str, volid: str) -> Path:
+        """The file of a volume that lies in a directory storage, like ``local:import/x.qcow2``."""
+        volumes = self._house.volumes
+        return volumes.file(node, volumes.parse(volid))
 
     def add_token(
         self, token_id: str, secret: str, acl: Mapping[str, Iterable[str]] | None = None, *, expires: float = 0

@@ -128,6 +128,12 @@ ExecStart={BINARY} {role}
 """
 
 
+def takes_cgroup1(config: ClusterConfig) -> bool:
+    """Whether the operator told the kubelet to run on hosts with cgroup v1 (kubelet flag ``--fail-cgroupv1``)."""
+    value = _value(config.k3s.extra_config.get("kubelet-arg", ""))
+    return "fail-cgroupv1=false" in (value if isinstance(value, list) else [value])
+
+
 def download_url(config: ClusterConfig) -> str:
     """Where a host fetches the binary."""
     return f"{config.k3s.download_url.rstrip('/')}/{config.k3s.version.replace('+', '%2B')}/k3s"

@@ -82,14 +82,14 @@ def _found(world: World, config: ClusterConfig, node: Node, host: HostFacts, ste
             f"a Kubernetes server already answers on the VIP {vip}, although no controller holds a cluster",
             fix="free that address, or give the cluster another VIP",
         )
-    _check(node, host)
+    _check(config, node, host)
     ladder = Ladder(world, config, node, step)
     _put(world, config, node, files.entry_keys(config, files.Entry(Role.FOUND)), ladder)
     _climb(world, config, ladder, node)
 
 
 def _join(world: World, config: ClusterConfig, node: Node, host: HostFacts, step: Step) -> None:
-    _check(node, host)
+    _check(config, node, host)
     ca_hash = access.cluster_hash(world, config, but=node)
     ladder = Ladder(world, config, node, step)
     _forget(world, config, node, ca_hash, step)
@@ -101,7 +101,7 @@ def _again(
     world: World, config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts, kind: Kind, step: Step
 ) -> None:
     """Files as they shall be, then the unit anew; a server only while all the others hold the quorum."""
-    _check(node, host)
+    _check(config, node, host)
     ladder = Ladder(world, config, node, step)
     if kind is Kind.RESTART and node.role is NodeRole.CONTROLLER:
         _others_hold(world, config, node, step)
@@ -250,15 +250,18 @@ def _host(world: World, node: Node) -> HostFacts:
     raise errors.UnreachableError(f"{node.name} is not there", fix="run fo bootstrap again")
 
 
-def _check(node: Node, host: HostFacts) -> None:
+def _check(config: ClusterConfig, node: Node, host: HostFacts) -> None:
     """What K3s cannot live with. Raises ForeignError, PreflightError before anything is written."""
     if host.uuid and host.uuid != str(node.identity):
         raise errors.ForeignError(
             f"{node.address} is not {node.name}: its system UUID is {host.uuid}, not {node.identity}",
             fix="another machine answers on that address; find it before anything else",
         )
-    if not host.cgroup2:
-        raise errors.PreflightError(f"{node.name} has no cgroup v2, which the kubelet needs", fix="use another image")
+    if not host.cgroup2 and not files.takes_cgroup1(config):
+        raise errors.PreflightError(
+            f"{node.name} has no cgroup v2, which the kubelet needs",
+            fix="use another image, or let the kubelet take it: K3S_EXTRA_CONFIG=kubelet-arg=fail-cgroupv1=false",
+        )
     if abs(host.clock_skew) > SKEW:
         raise errors.PreflightError(
             f"the clock of {node.name} is {host.clock_skew:+.0f} s off", fix="set up NTP on the hosts"

@@ -18,6 +18,7 @@ from paramiko.common import (
     AUTH_SUCCESSFUL,
     MSG_CHANNEL_REQUEST,
     OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_FAILED_CONNECT_FAILED,
     OPEN_SUCCEEDED,
 )
 
@@ -31,6 +32,8 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # a client that hangs 
 BANNER = "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7"
 PATIENCE = 120.0
 """Real seconds for a client's part of the handshake (sshd's LoginGraceTime); a busy test machine takes its time."""
+MAX_SESSIONS = 10
+"""Of one connection, as OpenSSH has it (sshd_config(5), recorded from a real sshd)."""
 CANNOT_BIND = 255
 """sshd's exit status for any fatal error."""
 
@@ -218,7 +221,10 @@ class Login(paramiko.ServerInterface):
         return AUTH_SUCCESSFUL
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return OPEN_SUCCEEDED if kind == "session" else OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        if kind != "session":
+            return OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        taken = len(self._transport._channels)  # type: ignore[attr-defined] # the stubs leave it out
+        return OPEN_SUCCEEDED if taken < MAX_SESSIONS else OPEN_FAILED_CONNECT_FAILED
 
     def check_channel_pty_request(self, channel: paramiko.Channel, *size: object) -> bool:
         return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from funoffshore.world.world import World
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
-_READS = threading.Semaphore(4)
-"""sshd takes ten sessions per connection (MaxSessions); many joiners ask the same controller at once."""
 
 
 def cluster_hash(world: World, config: ClusterConfig, *, but: Node | None = None) -> str:
@@ -34,9 +31,7 @@ def cluster_hash(world: World, config: ClusterConfig, *, but: Node | None = None
     for node in config.controllers:
         if node == but:
             continue
-        with _READS:
-            reading = token_hash(world, config, node)
-        match reading:
+        match token_hash(world, config, node):
             case Present(found):
                 return found
             case Unreadable(why):
@@ -52,8 +47,7 @@ def cluster_hash(world: World, config: ClusterConfig, *, but: Node | None = None
 
 def admin_text(world: World, config: ClusterConfig, node: Node, ca_hash: str) -> str:
     """k3s.yaml of ``node``, proven to be of the authority ``ca_hash``. Raises UnreachableError, TrustError."""
-    with _READS:
-        reading = world.hosts.read_file(node, KUBECONFIG)
+    reading = world.hosts.read_file(node, KUBECONFIG)
     if not isinstance(reading, Present):
         why = reading.why if isinstance(reading, Unreadable) else "it is absent"
         raise errors.UnreachableError(f"{KUBECONFIG} of {node.name} cannot be read: {why}")

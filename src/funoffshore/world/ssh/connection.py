@@ -25,6 +25,8 @@ REPLY_LIMIT = 32 << 20
 SLICE = 0.25
 """Seconds a read waits on one stream before the other gets its turn."""
 CHUNK = 32768
+SESSIONS = 8
+"""Commands at once on one connection; OpenSSH opens ten (sshd_config(5), MaxSessions) and refuses the next."""
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it prints tracebacks of what we turn into errors
 
@@ -233,4 +235,5 @@ class Line:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.sessions = threading.Semaphore(SESSIONS)
         self.connection: Connection | None = None

@@ -171,14 +171,15 @@ class Hosts:
         return dict(answer)
 
     def _run(self, node: model.Node, stdin: bytes, deadline: float) -> ssh_connection.Ended:
-        live, channel = self._channel(node)
-        self._round_trips.up()
-        return live.run(channel, COMMAND, stdin, deadline)
-
-    def _channel(self, node: model.Node) -> tuple[ssh_connection.Connection, Any]:
-        """A fresh channel, over a fresh connection where the kept one turns out to be dead (a rebooted host)."""
         with self._lock:
             line = self._lines.setdefault(node.name, ssh_connection.Line())
+        with line.sessions:
+            live, channel = self._channel(line, node)
+            self._round_trips.up()
+            return live.run(channel, COMMAND, stdin, deadline)
+
+    def _channel(self, line: ssh_connection.Line, node: model.Node) -> tuple[ssh_connection.Connection, Any]:
+        """A fresh channel, over a fresh connection where the kept one turns out to be dead (a rebooted host)."""
         with line.lock:
             if line.connection is not None and line.connection.alive():
                 try:

@@ -157,3 +157,12 @@ def test_reading_changes_nothing(checkout: Path) -> None:
     repo.head()
     repo.dirty(".")
     assert (index.read_bytes(), stat.S_IMODE(index.stat().st_mode), index.stat().st_mtime_ns) == before
+
+
+def test_a_private_authority_is_trusted_by_git_too(
+    checkout: Path, spied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/home-ca.pem")
+    git.Repo(cluster(checkout, url="https://git.example.org/x.git", token=None)).remote_head()
+    assert "GIT_SSL_CAINFO=/etc/home-ca.pem" in Path(f"{spied}.said").read_text().splitlines()

@@ -25,7 +25,10 @@ TOKEN_USER = "git"  # noqa: S105 -- a user name, and a public one
 _LOCAL_SECONDS = 30.0
 _REMOTE_SECONDS = 60.0
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_KEPT = ("PATH", "TMPDIR", "https_proxy", "HTTPS_PROXY", "http_proxy", "no_proxy", "NO_PROXY", "SSL_CERT_FILE")
+_KEPT = (
+    "PATH", "TMPDIR", "https_proxy", "HTTPS_PROXY", "http_proxy", "no_proxy", "NO_PROXY", "SSL_CERT_FILE",
+    "GIT_SSL_CAINFO",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,11 @@ class Repo:
     def _environment(self) -> dict[str, str]:
         """``safe.directory`` names the one checkout, as fo may run as root in a user's clone."""
         settings = {"safe.directory": str(self._root), "core.fsmonitor": "false", "core.hooksPath": os.devnull}
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        if "SSL_CERT_FILE" in environment:
+            # a git built with GnuTLS, as Debian's is, heeds nothing but its own variable
+            environment.setdefault("GIT_SSL_CAINFO", environment["SSL_CERT_FILE"])
+        environment |= {
             "HOME": os.devnull,
             "LC_ALL": "C",
             "GIT_TERMINAL_PROMPT": "0",

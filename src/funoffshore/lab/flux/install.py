@@ -146,16 +146,20 @@ _EMPTY_EVENTS_ADDRESS = ("notification-controller",)
 
 
 def install_manifest(version: str) -> str:
-    """``install.yaml`` of ``version`` (``v2.9.4``): YAML documents, each written as JSON, which is YAML too."""
-    return "".join(f"---\n{json.dumps(document, indent=2)}\n" for document in _documents(version))
+    """``install.yaml`` of ``version`` (``v2.9.4``): YAML documents, each written as JSON, which is YAML too.
+
+    As in the published file, no label tells the release: flux2's release workflow makes it with plain kustomize.
+    """
+    documents = "".join(f"---\n{json.dumps(document, indent=2)}\n" for document in _documents())
+    return f"# Flux {version}, as the lab has it\n{documents}"
 
 
-def _documents(version: str) -> Iterator[dict[str, Any]]:
-    yield _object("v1", "Namespace", NAMESPACE, version)
-    yield from _policies(version)
-    yield from _cluster_roles(version)
+def _documents() -> Iterator[dict[str, Any]]:
+    yield _object("v1", "Namespace", NAMESPACE)
+    yield from _policies()
+    yield from _cluster_roles()
     for component in COMPONENTS:
-        labels = _labels(version, component)
+        labels = _labels(component)
         for crd in _CRDS[component]:
             document = crds.definition(crd)
             document["metadata"]["labels"] = labels
@@ -163,20 +167,19 @@ def _documents(version: str) -> Iterator[dict[str, Any]]:
                 schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
                 schema["properties"]["status"]["default"] = {"observedGeneration": -1}
             yield document
-        yield _object("v1", "ServiceAccount", component, version, component)
+        yield _object("v1", "ServiceAccount", component, component)
         for name, port in _SERVICES.get(component, ()):
-            yield _service(name, component, port, version)
-        yield _deployment(component, version)
+            yield _service(name, component, port)
+        yield _deployment(component)
 
 
-def _labels(version: str, component: str = "") -> dict[str, str]:
+def _labels(component: str = "") -> dict[str, str]:
     labels = {"app.kubernetes.io/instance": NAMESPACE, "app.kubernetes.io/part-of": "flux"}
-    labels["app.kubernetes.io/version"] = version
     return ({"app.kubernetes.io/component": component} if component else {}) | labels
 
 
-def _object(api: str, kind: str, name: str, version: str, component: str = "", **rest: Any) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name, "labels": _labels(version, component)}
+def _object(api: str, kind: str, name: str, component: str = "", **rest: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name, "labels": _labels(component)}
     if kind == "Namespace":
         metadata["labels"]["pod-security.kubernetes.io/warn"] = "restricted"
         metadata["labels"]["pod-security.kubernetes.io/warn-version"] = "latest"
@@ -185,14 +188,14 @@ def _object(api: str, kind: str, name: str, version: str, component: str = "", *
     return {"apiVersion": api, "kind": kind, "metadata": metadata, **rest}
 
 
-def _policies(version: str) -> Iterator[dict[str, Any]]:
+def _policies() -> Iterator[dict[str, Any]]:
     anyone: dict[str, Any] = {"podSelector": {}}
     egress = {**anyone, "egress": [{}], "ingress": [{"from": [{"podSelector": {}}]}]}
-    yield _policy("allow-egress", version, egress | {"policyTypes": ["Ingress", "Egress"]})
+    yield _policy("allow-egress", egress | {"policyTypes": ["Ingress", "Egress"]})
     scraping = {**anyone, "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"port": 8080}]}]}
-    yield _policy("allow-scraping", version, scraping | {"policyTypes": ["Ingress"]})
+    yield _policy("allow-scraping", scraping | {"policyTypes": ["Ingress"]})
     hooks = {"podSelector": {"matchLabels": {"app": "notification-controller"}}}
-    yield _policy("allow-webhooks", version, hooks | {"ingress": [{"from": [{"namespaceSelector": {}}]}]})
+    yield _policy("allow-webhooks", hooks | {"ingress": [{"from": [{"namespaceSelector": {}}]}]})
     quota = {
         "hard": {"pods": "1000"},
         "scopeSelector": {
@@ -205,44 +208,44 @@ def _policies(version: str) -> Iterator[dict[str, Any]]:
             ]
         },
     }
-    yield _object("v1", "ResourceQuota", "critical-pods-flux-system", version, spec=quota)
+    yield _object("v1", "ResourceQuota", "critical-pods-flux-system", spec=quota)
 
 
-def _policy(name: str, version: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return _object("networking.k8s.io/v1", "NetworkPolicy", name, version, spec=spec)
+def _policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return _object("networking.k8s.io/v1", "NetworkPolicy", name, spec=spec)
 
 
-def _cluster_roles(version: str) -> Iterator[dict[str, Any]]:
+def _cluster_roles() -> Iterator[dict[str, Any]]:
     groups = sorted({crd.group for group in _CRDS.values() for crd in group})
     rules = [{"apiGroups": [group], "resources": ["*"], "verbs": ["*"]} for group in groups]
     rbac = "rbac.authorization.k8s.io/v1"
-    yield _object(rbac, "ClusterRole", "crd-controller-flux-system", version, rules=rules)
+    yield _object(rbac, "ClusterRole", "crd-controller-flux-system", rules=rules)
     edit = [{"apiGroups": groups, "resources": ["*"], "verbs": ["create", "delete", "patch", "update"]}]
-    yield _object(rbac, "ClusterRole", "flux-edit-flux-system", version, rules=edit)
+    yield _object(rbac, "ClusterRole", "flux-edit-flux-system", rules=edit)
     view = [{"apiGroups": groups, "resources": ["*"], "verbs": ["get", "list", "watch"]}]
-    yield _object(rbac, "ClusterRole", "flux-view-flux-system", version, rules=view)
+    yield _object(rbac, "ClusterRole", "flux-view-flux-system", rules=view)
     appliers = ("kustomize-controller", "helm-controller")
     for name, role, accounts in (
         ("cluster-reconciler-flux-system", "cluster-admin", appliers),
         ("crd-controller-flux-system", "crd-controller-flux-system", tuple(COMPONENTS)),
     ):
         yield _object(
-            rbac, "ClusterRoleBinding", name, version,
+            rbac, "ClusterRoleBinding", name,
             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
             subjects=[{"kind": "ServiceAccount", "name": a, "namespace": NAMESPACE} for a in accounts],
         )  # fmt: skip
 
 
-def _service(name: str, component: str, port: str, version: str) -> dict[str, Any]:
+def _service(name: str, component: str, port: str) -> dict[str, Any]:
     spec = {
         "type": "ClusterIP",
         "selector": {"app": component},
         "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": port}],
     }
-    return _object("v1", "Service", name, version, component, spec=spec)
+    return _object("v1", "Service", name, component, spec=spec)
 
 
-def _deployment(component: str, version: str) -> dict[str, Any]:
+def _deployment(component: str) -> dict[str, Any]:
     events = "--events-addr=http://notification-controller.flux-system.svc.cluster.local./"
     arguments = [] if component in _EMPTY_EVENTS_ADDRESS else [events]
     arguments += ["--watch-all-namespaces=true", "--log-level=info", "--log-encoding=json", "--enable-leader-election"]
@@ -273,6 +276,6 @@ def _deployment(component: str, version: str) -> dict[str, Any]:
         "serviceAccountName": component,
         "terminationGracePeriodSeconds": 10,
     }
-    template = {"metadata": {"labels": {"app": component} | _labels(version, component)}, "spec": pod}
+    template = {"metadata": {"labels": {"app": component} | _labels(component)}, "spec": pod}
     spec = {"replicas": 1, "selector": {"matchLabels": {"app": component}}, "template": template}
-    return _object("apps/v1", "Deployment", component, version, component, spec=spec)
+    return _object("apps/v1", "Deployment", component, component, spec=spec)

@@ -60,7 +60,8 @@ def _controllers(world: World, config: ClusterConfig, action: Action, step: run.
         step.say(f"fetching the manifest of Flux {config.flux.version}")
         text = world.downloads.fetch(config.flux.install_url, config.flux.install_sha256)
         step.say("applying it")
-        world.kube.apply(repair(default_components(text), look.read_controllers(world)), OWNED_BY_GIT, force=True)
+        objects = stamped(default_components(text), config.flux.version)
+        world.kube.apply(repair(objects, look.read_controllers(world)), OWNED_BY_GIT, force=True)
 
     def probe() -> clock.Done[None] | clock.Pending:
         match world.kube.list("apps/v1/Deployment", NAMESPACE):
@@ -92,6 +93,15 @@ def default_components(text: bytes) -> list[Object]:
             "Flux's install manifest is not a list of Kubernetes objects", fix="check FLUX_INSTALL_URL"
         ) from why
     return [o for o, component in labelled if component is None or component in CONTROLLERS]
+
+
+def stamped(objects: list[Object], version: str) -> list[Object]:
+    """``objects`` with the release in the label where ``flux install`` puts it too; the published manifest has none
+    (flux2 ``.github/workflows/release.yaml`` makes it with plain kustomize)."""
+    for obj in objects:
+        meta = obj["metadata"]
+        meta["labels"] = {**(meta.get("labels") or {}), "app.kubernetes.io/version": version}
+    return objects
 
 
 def repair(objects: list[Object], seen: Controllers) -> list[Object]:

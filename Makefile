@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help bootstrap test lint types contracts wheel bench lock docs clean
+.PHONY: help bootstrap test test-real bench-build bench-clean lint types contracts wheel bench lock docs clean
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -23,6 +23,16 @@ bootstrap: $(VENV)/.runtime ## Make .venv, install fo, and bootstrap the embedde
 test: $(VENV)/.dev ## Install what the tests need and run all of them
 	$(BIN)/python -m pytest
 
+test-real: bench-build ## The whole road and the contracts against real servers (root; bench/README.md)
+	$(BIN)/python -m pytest -m real --durations=15
+
+bench-build: $(VENV)/.dev ## Build what the bench lacks: minutes the first time, nothing after
+	$(BIN)/python -m bench check
+	$(BIN)/python -m bench build
+
+bench-clean: $(VENV)/.dev ## End the bench and remove all that a killed run left behind
+	$(BIN)/python -m bench clean
+
 lint: $(VENV)/.dev ## Style and form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,6 +48,7 @@ wheel: $(VENV)/.dev ## Build the wheel, install it into an empty venv, try it
 
 bench: $(VENV)/.dev ## Print the numbers of the README
 	$(BIN)/python bench/road.py
+	$(BIN)/python -m bench.real_numbers || echo "the bench's numbers were not printed"
 
 docs: $(VENV)/.dev ## Write the generated reference pages anew
 	$(BIN)/python scripts/reference.py

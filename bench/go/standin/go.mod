@@ -1,0 +1,3 @@
+module funoffshore.bench/standin
+
+go 1.26

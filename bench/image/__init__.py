@@ -1,0 +1,1 @@
+"""The Debian image that the bench's machines start from."""

@@ -93,8 +93,9 @@ _CRDS: dict[str, tuple[Crd, ...]] = {
                     substituteFrom={
                         "type": "array",
                         "items": strict(
-                            ("kind", "name"), kind=choice("Secret", "ConfigMap"), name=STRING, optional=BOOLEAN
-                        ),
+                            ("kind", "name"), kind=choice("Secret", "ConfigMap"), name=STRING,
+                            optional=BOOLEAN | {"default": False},
+                        ),  # fmt: skip
                     },
                 ),
                 "decryption": strict(("provider",), provider=choice("sops"), secretRef=loose(name=STRING)),

@@ -103,4 +103,6 @@ def covers(seen: Object | None, wanted: Object) -> bool:
 def _within(wanted: object, seen: object) -> bool:
     if isinstance(wanted, dict):
         return isinstance(seen, dict) and all(k in seen and _within(v, seen[k]) for k, v in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(seen, list) and len(seen) == len(wanted) and all(map(_within, wanted, seen))
     return wanted == seen

@@ -95,7 +95,7 @@ _CRDS: dict[str, tuple[Crd, ...]] = {
                         "items": strict(
                             ("kind", "name"), kind=choice("Secret", "ConfigMap"), name=STRING,
                             optional=BOOLEAN | {"default": False},
-                        ),  # fmt: skip
+                        ),
                     },
                 ),
                 "decryption": strict(("provider",), provider=choice("sops"), secretRef=loose(name=STRING)),

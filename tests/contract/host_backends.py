@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import pytest
 from ssh_machines import Bench, config_of, hardware_of, kit_of, subnet, until
 
 from funoffshore import hostkeys
@@ -97,7 +96,7 @@ def _image(kind: str) -> str:
 
 @contextlib.contextmanager
 def machine(kind: str, tmp: Path) -> Iterator[Machine]:
-    """A machine of the backend, up."""
+    """A machine of the backend, up. Whoever asks for a real one holds the right to the bench."""
     with _lab(tmp) if kind == "lab" else _real(tmp) as made:
         made.power_on()
         yield made
@@ -124,27 +123,24 @@ def _real(tmp: Path) -> Iterator[Machine]:
     from bench.image import build
     from bench.internet.tls import Authority
 
-    if why := control.obstacles():
-        pytest.skip(f"THE BENCH IS NOT TRIED: {'; '.join(why)}")
     image = build.path(Authority(paths.cache()).certificate())
-    with control.alone():
+    control.down()
+    folder = paths.run()
+    for name in ("bin", "nfs", "machines"):
+        (folder / name).mkdir(parents=True)
+    network.create()
+    guests = RealGuests(folder / "machines", Shared(folder / "bin", folder / "nfs"), lambda _: image)
+    config = config_of(tmp, ipaddress.IPv4Network(names.SUBNET))
+    try:
+        with enter.network():
+            made = Machine("real", config, kit_of(tmp), guests)
+            try:
+                yield made
+            finally:
+                made.close()
+    finally:
+        guests.stop()
         control.down()
-        folder = paths.run()
-        for name in ("bin", "nfs", "machines"):
-            (folder / name).mkdir(parents=True)
-        network.create()
-        guests = RealGuests(folder / "machines", Shared(folder / "bin", folder / "nfs"), lambda _: image)
-        config = config_of(tmp, ipaddress.IPv4Network(names.SUBNET))
-        try:
-            with enter.network():
-                made = Machine("real", config, kit_of(tmp), guests)
-                try:
-                    yield made
-                finally:
-                    made.close()
-        finally:
-            guests.stop()
-            control.down()
 
 
 def have_ssh() -> bool:

@@ -23,6 +23,8 @@ from funoffshore.world import ssh
 
 @pytest.fixture(scope="module", params=["lab", pytest.param("real", marks=pytest.mark.real)])
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    if request.param == "real":
+        request.getfixturevalue("right_to_the_bench")
     with machine(request.param, tmp_path_factory.mktemp(f"host-{request.param}")) as made:
         yield made
 

@@ -63,10 +63,11 @@ def _refused() -> list[str]:
 
 
 def prepare(say: Callable[[str], None] = print) -> None:
-    """Builds what is missing. Raises BuildError, ImageError."""
-    from bench import build
+    """Builds what is missing. Raises BuildError, ImageError, InstallError."""
+    from bench import build, install
 
     build.build(build.NAMES, say)
+    install.install_manifest(version_label=False)
     authority = Authority(paths.cache())
     image.build(authority.certificate(), say)
 

@@ -97,7 +97,7 @@ def test_a_commit_reaches_the_cluster(operator: RealOperator) -> None:
     ended = operator.fo("bootstrap", timeout=15 * MINUTES)
     assert ended.code == 0, ended.err[-4000:]
     assert operator.status()["statement"]["commit"] == commit
-    root = operator.get("-n", "flux-system", "kustomization", "flux-system")
+    root = operator.get("-n", "flux-system", "kustomization", "cluster")
     assert commit in root["status"]["lastAppliedRevision"]
 
 

@@ -190,15 +190,16 @@ class Workshop:
 
     def binary(self, name: str) -> Path:
         """The program's file. Raises MissingError when it is not built from its module as that is now."""
-        file = self._place(self._module(name), _toolchain()) / name
+        module = self._module(name)
+        file = self._place(module, _toolchain()) / name
         if not file.exists():
             raise MissingError(f"{name} is not built: python -m bench build {name}")
         return file
 
     def build(self, names: Sequence[str], say: Say) -> list[Built]:
         """Builds what is missing of these programs and of those that share their modules. Raises BuildError."""
-        toolchain = _toolchain()
         modules = {(module := self._module(name)).name: module for name in names}
+        toolchain = _toolchain()
         done: list[Built] = []
         for module in modules.values():
             place = self._place(module, toolchain)

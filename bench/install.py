@@ -33,11 +33,11 @@ class InstallError(RuntimeError):
     """The manifest cannot be composed; the text says why."""
 
 
-def install_manifest(*, version_label: bool = True) -> Path:
+def install_manifest(*, version_label: bool = False) -> Path:
     """The manifest's file, composed if it is missing. Raises build.MissingError, build.BuildError, InstallError.
 
-    ``version_label``: with ``app.kubernetes.io/version``, as in the output of ``flux install``; without it, as in the
-    install.yaml of the release.
+    Like the release's file it has no label ``app.kubernetes.io/version``; ``version_label`` adds what ``flux install``
+    would.
     """
     name = f"install-{home.FLUX_VERSION}-{_key(version_label)}.yaml"
     target = paths.cache() / "flux" / name

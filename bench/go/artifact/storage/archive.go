@@ -29,7 +29,8 @@ func SourceIgnoreFilter(patterns []gitignore.Pattern, domain []string) ArchiveFi
 }
 
 // Archive makes the folder's files the artifact's tar.gz. Times and owners are left out, so that the same content has
-// the same digest; so is everything but files and folders.
+// the same digest, down to the byte that of the original; so is everything but files and folders. Names in it are
+// relative to an absolute folder, and to the working directory for another.
 func (s *Storage) Archive(artifact *meta.Artifact, folder string, filter ArchiveFileFilter) error {
 	switch info, err := os.Stat(folder); {
 	case err != nil:
@@ -60,7 +61,7 @@ func pack(archive *tar.Writer, root, path string, entry fs.DirEntry, filter Arch
 	if err != nil {
 		return err
 	}
-	if path == root || !(info.IsDir() || info.Mode().IsRegular()) {
+	if !info.IsDir() && !info.Mode().IsRegular() {
 		return nil
 	}
 	if filter != nil && filter(path, info) {
@@ -69,13 +70,15 @@ func pack(archive *tar.Writer, root, path string, entry fs.DirEntry, filter Arch
 		}
 		return nil
 	}
-	name, err := filepath.Rel(root, path)
-	if err != nil {
-		return err
+	name := path
+	if filepath.IsAbs(root) {
+		if name, err = filepath.Rel(root, path); err != nil {
+			return err
+		}
 	}
 	header := &tar.Header{Name: filepath.ToSlash(name), Mode: mode(info)}
 	if info.IsDir() {
-		header.Typeflag, header.Name = tar.TypeDir, header.Name+"/"
+		header.Typeflag = tar.TypeDir
 		return archive.WriteHeader(header)
 	}
 	header.Typeflag, header.Size = tar.TypeReg, info.Size()

@@ -181,7 +181,7 @@ func (s *Storage) Symlink(artifact meta.Artifact, linkName string) (string, erro
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if err := os.Symlink(filepath.Base(file), fresh); err != nil {
+	if err := os.Symlink(file, fresh); err != nil {
 		return "", err
 	}
 	if err := os.Rename(fresh, link); err != nil {

@@ -98,7 +98,11 @@ func TestALinkLeadsToTheNewestArtifact(t *testing.T) {
 		ok(t, err)
 		same(t, url, "http://source.example/gitrepository/flux-system/home/index.yaml")
 	}
-	content, err := os.ReadFile(filepath.Join(s.BasePath, "gitrepository/flux-system/home/index.yaml"))
+	link := filepath.Join(s.BasePath, "gitrepository/flux-system/home/index.yaml")
+	target, err := os.Readlink(link)
+	ok(t, err)
+	same(t, target, strings.TrimSuffix(link, ".yaml")+"-2.yaml") // absolute, as source-controller's tests want it
+	content, err := os.ReadFile(link)
 	ok(t, err)
 	same(t, string(content), "index-2.yaml")
 }
@@ -211,6 +215,24 @@ func TestAnArchiveHasWhatIsNotIgnored(t *testing.T) {
 	if beside, err := os.ReadDir(filepath.Dir(to)); err != nil || len(beside) != 1 {
 		t.Fatalf("something was left beside it: %v %v", beside, err)
 	}
+}
+
+func TestAnArchiveIsTheOriginalsToTheByte(t *testing.T) {
+	s := fresh(t)
+	t.Chdir(t.TempDir())
+	folder := "testdata/git/repository"
+	ok(t, os.MkdirAll(folder, 0o755))
+	manifest := "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: dummy\n"
+	for name, content := range map[string]string{".sourceignore": "**.txt\n", "foo.txt": "", "manifest.yaml": manifest} {
+		ok(t, os.WriteFile(filepath.Join(folder, name), []byte(content), 0o644))
+	}
+	domain := strings.Split(folder, "/")
+	ignored, err := sourceignore.LoadIgnorePatterns(folder, domain)
+	ok(t, err)
+	artifact := stored(t, s, "a.tar.gz", "", 0)
+	ok(t, s.Archive(&artifact, folder, SourceIgnoreFilter(ignored, domain)))
+	// what source-controller's own test wants of this folder
+	same(t, artifact.Digest, "sha256:34d9af1a2fcfaef3ee9487d67dc2d642bc7babdb9444a5f60d1f32df32e4de7d")
 }
 
 func TestTheSameContentHasTheSameDigest(t *testing.T) {

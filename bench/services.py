@@ -34,6 +34,8 @@ def serve() -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    # nspawn keeps a copy of all mounts hidden below each machine's root; those copies go only with a shared original
+    run("mount", "--make-rshared", "/")
     run("mount", "--bind", names.RESOLV / "resolv.conf", os.path.realpath("/etc/resolv.conf"))
     authority = Authority(paths.cache())
     os.environ.update(home.environment(authority.bundle()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -64,13 +65,13 @@ class Disk:
         if fresh:
             lazy = "lazy_itable_init=1,nodiscard"
             run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", lazy, "-m", "0", self.file)
+        else:
+            # growing it while it is mounted would need CAP_SYS_RESOURCE
+            subprocess.run(["e2fsck", "-f", "-y", self.file], capture_output=True, check=False)
+            run("resize2fs", self.file)
         self.mount.mkdir(exist_ok=True)
         self.root.mkdir(exist_ok=True)
         run("mount", "-o", "loop,noatime", self.file, self.mount)
-        if not fresh:
-            device = run("findmnt", "-n", "-o", "SOURCE", self.mount).strip()
-            run("losetup", "--set-capacity", device)
-            run("resize2fs", device)
         for name in FOLDERS:
             (self.mount / name).mkdir(parents=True, exist_ok=True)
         upper, work = self.mount / "root/upper", self.mount / "root/work"

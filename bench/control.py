@@ -21,7 +21,7 @@ STARTING = 60.0
 """Seconds from nothing until the bench answers."""
 GO = [1, 26]
 """What the modules of the newest controllers ask for."""
-NEEDS = ("ip", "nsenter", "unshare", "systemd-nspawn", "mkfs.ext4", "mount", "qemu-img", "git")
+NEEDS = ("ip", "nsenter", "unshare", "systemd-nspawn", "mkfs.ext4", "mount", "qemu-img", "git", "sshd")
 
 
 class BenchError(RuntimeError):
@@ -35,7 +35,8 @@ def obstacles() -> list[str]:
         found.append("it needs root")
     if not sys.platform.startswith("linux"):
         return [*found, "it needs Linux"]
-    found += [f"there is no {name}" for name in (*NEEDS, *image.NEEDS) if shutil.which(name) is None]
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    found += [f"there is no {name}" for name in (*NEEDS, *image.NEEDS) if shutil.which(name, path=path) is None]
     found += _go()
     return found or _refused()
 

@@ -21,6 +21,7 @@ from bench.hosts.guests import RealGuests
 from bench.hosts.machine import Shared
 from bench.internet.dns import NameServer
 from bench.internet.server import Internet
+from bench.internet.sshgit import SshGit
 from bench.internet.tls import Authority
 from funoffshore.lab.base import Faults, Kit, LabClock, Latencies, Ledger, Routes, Store
 from funoffshore.lab.pve import ProxmoxApi
@@ -62,11 +63,13 @@ def _parts(authority: Authority) -> list[tuple[Callable[[], None], Callable[[], 
         names.GATEWAY, authority=authority, tree=paths.project() / "infra" / "k8s", binaries=binary,
         offers=offers.offers(authority), git_root=git, git_host=home.GIT_HOST,
     )  # fmt: skip
+    over_ssh = SshGit(names.GATEWAY, paths.run() / "git-ssh", git)
     proxmox, guests, kit = _proxmox(folder)
     # stopped in reverse: first the machines, then what they talk to
     return [
         (dns.start, dns.stop),
         (internet.start, internet.stop),
+        (over_ssh.start, over_ssh.stop),
         (lambda: None, kit.clock.stop),
         (proxmox.start, proxmox.stop),
         (lambda: None, guests.stop),

@@ -23,7 +23,7 @@ NAME = "bench"
 class RealOperator(Operator):
     """As ``Operator``, with a cluster that is not in the embedded lab."""
 
-    def __init__(self, folder: Path, controllers: int = 3, workers: int = 2) -> None:
+    def __init__(self, folder: Path, controllers: int = 3, workers: int = 2, **changed: str) -> None:
         self.folder, self.name = folder, NAME
         (folder / "config" / "env").mkdir(parents=True)
         shutil.copytree(PROJECT / "infra", folder / "infra")
@@ -31,7 +31,7 @@ class RealOperator(Operator):
         self.git("init", "-q", "-b", "main")
         self.commit("The tree")
         self.git("remote", "add", "origin", home.GIT_URL)
-        answers = home.answers(controllers, workers)
+        answers = home.answers(controllers, workers) | changed
         ended = self.fo("init", NAME, *(a for k, v in answers.items() for a in ("--set", f"{k}={v}")))
         assert ended.code == 0, ended.err
         self.push()

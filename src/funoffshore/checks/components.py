@@ -64,4 +64,4 @@ def _ready(reading: Reading[list[Object]], kind: str, namespace: str, name: str)
         return None
     if state.state is health.State.UNKNOWN:
         return unknown(f"{thing} does not say how it is")
-    return failed(f"{thing} is {state.state.value}: {state.reason} {state.message}".strip())
+    return failed(f"{thing} is not ready", f"{thing}: {state.state.value}: {state.reason} {state.message}".strip())

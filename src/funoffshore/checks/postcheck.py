@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from funoffshore import __version__, evidence, status
+from funoffshore import __version__, evidence, health, status
 from funoffshore.checks import cloudflared, components, gitops, nodes, wanted, workloads
 from funoffshore.checks.base import Check, Sight
 from funoffshore.config import ClusterConfig
@@ -44,6 +44,18 @@ def look(world: World, config: ClusterConfig, heard: Callable[[Finding], None] =
         findings.append(check.ask(sight))
         heard(findings[-1])
     return Sealable(tuple(findings), sight)
+
+
+def under_way(findings: tuple[Finding, ...]) -> str:
+    """What the first failed check waits for, when everything that is amiss is on its way to ready; else empty.
+
+    Nothing of what failed for good, or could not be looked at, is worth waiting for.
+    """
+    amiss = [f for f in findings if f.outcome in (Outcome.FAIL, Outcome.UNKNOWN)]
+    moving = f": {health.State.PROGRESSING.value}: "
+    if not amiss or not all(f.evidence and all(moving in line for line in f.evidence) for f in amiss):
+        return ""
+    return f"{amiss[0].title}: {amiss[0].evidence[0]}"
 
 
 def seal(config: ClusterConfig, seen: Sealable, now: float) -> status.Status:

@@ -124,7 +124,7 @@ def _bootstrap(world: World, config: ClusterConfig, until: Until) -> None:
     if until is Until.POSTCHECK:
         from funoffshore.cli import proof
 
-        proof.prove(world, config, log.folder)
+        proof.prove(world, config, log.folder, patience=proof.SETTLING)
 
 
 @contextmanager

@@ -52,6 +52,9 @@ def postcheck(
     cluster: common.Cluster = None,
     json: common.Json = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the findings as JUnit XML.")] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long what is still on its way to ready may take.")
+    ] = 0.0,
 ) -> None:
     """Verify all of Stage 1 on the live cluster, and write what was found to status.json.
 
@@ -63,13 +66,27 @@ def postcheck(
 
     config = common.load(cluster)
     with lock.hold(config.state, "fo postcheck"), common.world(config) as world:
-        prove(world, config, None, json=json, junit=junit)
+        prove(world, config, None, json=json, junit=junit, patience=wait)
+
+
+SETTLING = 300.0
+"""Seconds on the cluster's clock that a bootstrap gives to what is still on its way: a node that has just joined gets
+the pods of every DaemonSet first."""
 
 
 def prove(
-    world: World, config: ClusterConfig, folder: Path | None, *, json: bool = False, junit: Path | None = None
+    world: World,
+    config: ClusterConfig,
+    folder: Path | None,
+    *,
+    json: bool = False,
+    junit: Path | None = None,
+    patience: float = 0.0,
 ) -> None:
-    """Asks every check, seals the findings, shows them, and raises when Stage 1 is not proven."""
+    """Asks every check, seals the findings, shows them, and raises when Stage 1 is not proven.
+
+    ``patience``: seconds to ask again while all that is amiss is on its way to ready.
+    """
     from funoffshore.checks import postcheck as checks
     from funoffshore.cli import gate
     from funoffshore.findings import Outcome
@@ -77,6 +94,11 @@ def prove(
     from funoffshore.show import text
 
     seen = checks.look(world, config)
+    give_up = world.clock.monotonic() + patience
+    while (under_way := checks.under_way(seen.findings)) and world.clock.monotonic() < give_up:
+        common.say(f"waiting for {under_way}")
+        world.clock.sleep(min(5.0, patience))
+        seen = checks.look(world, config)
     now = time.time()  # the gate counts real time, whatever clock a lab runs on
     sealed = checks.seal(config, seen, now)
     if junit:

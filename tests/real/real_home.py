@@ -45,7 +45,7 @@ class RealOperator(Operator):
     def push(self) -> str:
         """Git holds what the folder holds. Returns the commit."""
         done = subprocess.run(
-            control.inside(["git", "push", "-q", "origin", "main"]), cwd=self.folder, env=self.environment(),
+            control.inside(["git", "push", "-q", "--force", "origin", "main"]), cwd=self.folder, env=self.environment(),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

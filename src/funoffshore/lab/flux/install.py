@@ -25,8 +25,8 @@ COMPONENTS = {
     "kustomize-controller": "v1.9.4",
     "helm-controller": "v1.6.3",
     "notification-controller": "v1.9.3",
-    "image-reflector-controller": "v1.2.3",
-    "image-automation-controller": "v1.2.3",
+    "image-reflector-controller": "v1.2.4",
+    "image-automation-controller": "v1.2.4",
     "source-watcher": "v2.2.3",
 }
 """Component to image tag, in the order of the manifest; those of flux2 v2.9.4."""
@@ -186,6 +186,11 @@ def _object(api: str, kind: str, name: str, component: str = "", **rest: Any) ->
         metadata["labels"]["pod-security.kubernetes.io/warn-version"] = "latest"
     elif not kind.startswith("Cluster"):
         metadata["namespace"] = NAMESPACE
+    if name in ("flux-edit", "flux-view"):
+        roles = ("admin", "edit") if name == "flux-edit" else ("admin", "edit", "view")
+        metadata["labels"] |= {f"rbac.authorization.k8s.io/aggregate-to-{role}": "true" for role in roles}
+    if kind in ("Deployment", "Service"):
+        metadata["labels"]["control-plane"] = "controller"
     return {"apiVersion": api, "kind": kind, "metadata": metadata, **rest}
 
 
@@ -209,7 +214,7 @@ def _policies() -> Iterator[dict[str, Any]]:
             ]
         },
     }
-    yield _object("v1", "ResourceQuota", "critical-pods-flux-system", spec=quota)
+    yield _object("v1", "ResourceQuota", "critical-pods", spec=quota)
 
 
 def _policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -220,15 +225,15 @@ def _cluster_roles() -> Iterator[dict[str, Any]]:
     groups = sorted({crd.group for group in _CRDS.values() for crd in group})
     rules = [{"apiGroups": [group], "resources": ["*"], "verbs": ["*"]} for group in groups]
     rbac = "rbac.authorization.k8s.io/v1"
-    yield _object(rbac, "ClusterRole", "crd-controller-flux-system", rules=rules)
+    yield _object(rbac, "ClusterRole", "crd-controller", rules=rules)
     edit = [{"apiGroups": groups, "resources": ["*"], "verbs": ["create", "delete", "patch", "update"]}]
-    yield _object(rbac, "ClusterRole", "flux-edit-flux-system", rules=edit)
+    yield _object(rbac, "ClusterRole", "flux-edit", rules=edit)
     view = [{"apiGroups": groups, "resources": ["*"], "verbs": ["get", "list", "watch"]}]
-    yield _object(rbac, "ClusterRole", "flux-view-flux-system", rules=view)
+    yield _object(rbac, "ClusterRole", "flux-view", rules=view)
     appliers = ("kustomize-controller", "helm-controller")
     for name, role, accounts in (
-        ("cluster-reconciler-flux-system", "cluster-admin", appliers),
-        ("crd-controller-flux-system", "crd-controller-flux-system", tuple(COMPONENTS)),
+        ("cluster-reconciler", "cluster-admin", appliers),
+        ("crd-controller", "crd-controller", tuple(COMPONENTS)),
     ):
         yield _object(
             rbac, "ClusterRoleBinding", name,
@@ -249,7 +254,7 @@ def _service(name: str, component: str, port: str) -> dict[str, Any]:
 def _deployment(component: str) -> dict[str, Any]:
     events = "--events-addr=http://notification-controller.flux-system.svc.cluster.local./"
     arguments = [] if component in _EMPTY_EVENTS_ADDRESS else [events]
-    arguments += ["--watch-all-namespaces=true", "--log-level=info", "--log-encoding=json", "--enable-leader-election"]
+    arguments += ["--watch-all-namespaces", "--log-level=info", "--log-encoding=json", "--enable-leader-election"]
     container = {
         "name": "manager",
         "image": f"ghcr.io/fluxcd/{component}:{COMPONENTS[component]}",
@@ -272,11 +277,11 @@ def _deployment(component: str) -> dict[str, Any]:
     }
     pod = {
         "containers": [container],
-        "nodeSelector": {"kubernetes.io/os": "linux"},
         "priorityClassName": "system-cluster-critical",
         "serviceAccountName": component,
         "terminationGracePeriodSeconds": 10,
     }
-    template = {"metadata": {"labels": {"app": component} | _labels(component)}, "spec": pod}
+    scraped = {"prometheus.io/port": "8080", "prometheus.io/scrape": "true"}
+    template = {"metadata": {"annotations": scraped, "labels": {"app": component} | _labels(component)}, "spec": pod}
     spec = {"replicas": 1, "selector": {"matchLabels": {"app": component}}, "template": template}
     return _object("apps/v1", "Deployment", component, component, spec=spec)

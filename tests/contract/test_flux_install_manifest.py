@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from funoffshore.lab.flux.install import install_manifest
 from funoffshore.stages.flux import work

@@ -63,7 +63,7 @@ def test_the_binary_is_the_same_for_ever_and_knows_its_version(bench: Bench) -> 
 
 
 BAD = [
-    ("a: b: c\n", "yaml: line 1: mapping values are not allowed in this context"),
+    ("a: b: c\n", "yaml: mapping values are not allowed in this context"),
     ("cluster-cidr: nonsense\n", "invalid cluster-cidr nonsense: invalid CIDR address: nonsense"),
     ("disable-agent: maybe\n", 'invalid boolean value \\"maybe\\" for -disable-agent: parse error'),
 ]

@@ -59,10 +59,14 @@ def ordered(objects: Iterable[Object]) -> list[Object]:
     return sorted(objects, key=rank)
 
 
-def apply_all(engine: Engine, objects: list[Object], manager: str, adjust: Callable[[Object], bool]) -> list[Object]:
+def apply_all(
+    engine: Engine, objects: list[Object], manager: str, adjust: Callable[[Object], bool],
+    forced: Callable[[Object], bool] = lambda _: False,
+) -> list[Object]:  # fmt: skip
     """Applies ``objects`` and returns them as stored, in order. Raises ApplyError; earlier stages then stay applied.
 
-    ``adjust`` sees each object that is there already and says whether it may be applied.
+    ``adjust`` sees each object that is there already and says whether it may be applied; ``forced`` sees each one that
+    is applied and says whether it is made anew where a field may not change.
     """
     place(engine, objects)
     done: list[Object] = []
@@ -72,7 +76,7 @@ def apply_all(engine: Engine, objects: list[Object], manager: str, adjust: Calla
     for stage in (definitions, others):
         for obj in stage:
             _check(engine, obj, brought if stage is others else set())
-        done += [_apply(engine, obj, manager, adjust) for obj in stage]
+        done += [_apply(engine, obj, manager, adjust, forced) for obj in stage]
         if stage is definitions:
             _wait_established(engine, [o for o in stage if _is_crd(o)])
     return done
@@ -105,12 +109,20 @@ def _check(engine: Engine, obj: Object, brought: set[tuple[str, str]]) -> None:
     raise ApplyError(f'{subject(obj)} dry-run failed: no matches for kind "{obj["kind"]}" in version "{api}"\n')
 
 
-def _apply(engine: Engine, obj: Object, manager: str, adjust: Callable[[Object], bool]) -> Object:
+def _apply(
+    engine: Engine, obj: Object, manager: str, adjust: Callable[[Object], bool], forced: Callable[[Object], bool]
+) -> Object:
     there = engine.cluster.get(kind_of(obj), obj["metadata"].get("namespace") or "", obj["metadata"]["name"])
     if there is not None and not adjust(there):
         return there
     try:
-        return engine.cluster.apply(obj, manager)
+        try:
+            return engine.cluster.apply(obj, manager)
+        except ApiError as why:
+            if there is None or not (why.code == 422 and "immutable" in why.message and forced(obj)):
+                raise
+            engine.cluster.delete(kind_of(obj), obj["metadata"].get("namespace") or "", obj["metadata"]["name"])
+            return engine.cluster.apply(obj, manager)
     except ApiError as why:
         reason = f" ({why.reason})" if why.code in (403, 404, 422) else ""
         raise ApplyError(f"{subject(obj)} dry-run failed{reason}: {why.message}\n") from why

@@ -21,6 +21,8 @@ class Release:
     values: Object
     owner: tuple[str, str]
     """Namespace and name of the HelmRelease."""
+    digest: str = ""
+    """Of the OCI artifact that holds the chart; empty for a chart from elsewhere."""
 
     def selector(self, component: str) -> dict[str, str]:
         """Labels by which the pods of one workload are known."""

@@ -70,6 +70,8 @@ class Status:
 
     def done(self) -> Object:
         """The new status."""
+        if not self._conditions:
+            return {k: v for k, v in self.fields.items() if k != "conditions"}
         names = sorted(self._conditions, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))
         return self.fields | {"conditions": [self._conditions[n] for n in names]}
 

@@ -131,7 +131,8 @@ class Flux:
                 self._seen.pop(key, None)
         if old[0] != wish and event != "DELETED":
             self._enqueue([key])
-        if old[1] != outcome:
+        broke = kind_of(obj) in _SOURCES and ready.get("status") == "False" and "artifact" in status
+        if old[1] != outcome and not broke:  # a source that breaks concerns nobody while it has what it had
             self._enqueue([*self._dependents(key)])
 
     def _dependents(self, key: Key) -> Iterator[Key]:

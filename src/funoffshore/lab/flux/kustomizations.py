@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +49,10 @@ class Kustomizations:
             return
         inputs = self._inputs(obj, artifact["revision"])
         wait = self.waits.get(key)
-        if wait is not None and wait.inputs == inputs:
+        if wait is not None and wait.inputs[0] == inputs[0]:
             self._look(key, obj, wait)
+            if wait.inputs != inputs and self.waits.get(key) is None:
+                self._engine.queue.soon(key)  # what came meanwhile: by default Flux ends no check for it
         else:
             self.waits.end(key)
             self._run(key, obj, artifact["revision"], inputs)
@@ -93,7 +96,9 @@ class Kustomizations:
         try:
             objects = self._build(obj, revision)
             doing, reason = "Detecting drift", "ReconciliationFailed"
-            applied = applier.apply_all(self._engine, objects, MANAGER, self._adjust)
+            manifests.normalize(objects)
+            forced = functools.partial(_forced, obj)
+            applied = applier.apply_all(self._engine, objects, MANAGER, self._adjust, forced)
         except (BuildError, ApplyError, FetchError) as why:
             if isinstance(why, BuildError) and why.args[0].startswith("kustomization path not found"):
                 reason = "ArtifactFailed"
@@ -253,9 +258,16 @@ class Kustomizations:
         self._engine.write(key, change)
 
 
+def _forced(obj: Object, applied: Object) -> bool:
+    marks = {**(applied["metadata"].get("labels") or {}), **(applied["metadata"].get("annotations") or {})}
+    return bool(obj["spec"].get("force")) or str(marks.get(f"{KSA}/force")).lower() == "enabled"
+
+
 def _suspended(status: conditions.Status, obj: Object) -> None:
+    """Only what was ready before counts as observed."""
     status.handled(obj)
-    status.observed()
+    if conditions.is_true(obj):
+        status.observed()
 
 
 def _timeout_text(obj: Object) -> str:

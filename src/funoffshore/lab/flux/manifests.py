@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 
 from funoffshore.lab.flux import decrypt, substitute
+from funoffshore.lab.flux.applier import ApplyError, subject
 from funoffshore.lab.flux.engine import Engine
 from funoffshore.lab.flux.kustomize import BuildError, Object, Overlay, build
 from funoffshore.lab.flux.kustomize.patches import matches
@@ -17,7 +18,7 @@ def render(engine: Engine, kustomization: Object, files: Mapping[str, bytes]) ->
     """What ``kustomization`` stands for, decrypted, substituted, labelled with its owner. Raises BuildError."""
     spec, metadata = kustomization["spec"], kustomization["metadata"]
     namespace = str(metadata["namespace"])
-    known = _recipients(engine, namespace, spec.get("decryption"))
+    known = _identities(engine, namespace, spec.get("decryption"))
     try:
         objects = build(files, spec.get("path") or "./", _overlay(spec))
     except BuildError as why:
@@ -25,12 +26,7 @@ def render(engine: Engine, kustomization: Object, files: Mapping[str, bytes]) ->
     found = []
     values = _values(engine, namespace, spec.get("postBuild"))
     for obj in objects:
-        if "sops" in obj and not spec.get("decryption"):
-            name = f"{obj['kind']}/{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
-            raise BuildError(
-                f"{name} is SOPS encrypted, configuring decryption is required for this secret to be reconciled"
-            )
-        plain = decrypt.decrypt(obj, known)
+        plain = decrypt.decrypt(obj, known) if spec.get("decryption") else obj
         if values is not None:
             plain = substitute.substitute(plain, values)
         _label(plain, spec.get("commonMetadata") or {}, metadata)
@@ -49,14 +45,14 @@ def _overlay(spec: Object) -> Overlay:
     )
 
 
-def _recipients(engine: Engine, namespace: str, decryption: Object | None) -> set[str]:
+def _identities(engine: Engine, namespace: str, decryption: Object | None) -> dict[str, str]:
     ref = (decryption or {}).get("secretRef")
     if not ref:
-        return set()
+        return {}
     secret = engine.cluster.get("v1/Secret", namespace, ref["name"])
     if secret is None:
         raise BuildError(f'secrets "{ref["name"]}" not found')
-    return decrypt.recipients(secret)
+    return decrypt.identities(secret)
 
 
 def _values(engine: Engine, namespace: str, post_build: Object | None) -> dict[str, str] | None:
@@ -78,6 +74,37 @@ def _values(engine: Engine, namespace: str, post_build: Object | None) -> dict[s
             text = base64.b64decode(value).decode(errors="replace") if kind == "Secret" else value
             values[key] = text.replace("\n", "")
     return values | {k: str(v).replace("\n", "") for k, v in (post_build.get("substitute") or {}).items()}
+
+
+def normalize(objects: list[Object]) -> None:
+    """Gives Secrets and ConfigMaps the form that they have in the API, as fluxcd/pkg ``ssa/normalize`` does by its Go
+    types. What has no place in those is lost on the way: a Secret with ``stringData`` is applied although it is still
+    encrypted. Raises ApplyError for one whose ``data`` is no base64, which keeps its SOPS part.
+    """
+    for obj in objects:
+        if obj["apiVersion"] != "v1" or obj["kind"] not in ("Secret", "ConfigMap"):
+            continue
+        if obj["kind"] == "Secret" and not all(map(_is_base64, (obj.get("data") or {}).values())):
+            if "sops" in obj:
+                raise ApplyError(
+                    f"{subject(obj)} is SOPS encrypted, configuring decryption is required for this secret to be "
+                    "reconciled"
+                )
+            continue
+        obj.pop("sops", None)
+        if obj.get("data"):
+            obj["data"] = {k: "" if v is None else v for k, v in obj["data"].items()}
+        if obj["kind"] == "Secret" and obj.get("stringData"):
+            plain = {k: base64.b64encode(str(v).encode()).decode() for k, v in obj.pop("stringData").items()}
+            obj["data"] = (obj.get("data") or {}) | plain
+
+
+def _is_base64(value: object) -> bool:
+    try:
+        base64.b64decode(str(value or ""), validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _label(obj: Object, common: Object, owner: Object) -> None:

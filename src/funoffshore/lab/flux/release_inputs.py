@@ -26,10 +26,10 @@ def resolve(engine: Engine, key: Key, obj: Object) -> Release:
     """Raises BlockedError."""
     spec = obj["spec"]
     _check_dependencies(engine, key, spec)
-    chart, version = _chart(engine, key, obj)
+    chart, version, digest = _chart(engine, key, obj)
     values = _values(engine, key[1], spec)
     namespace = spec.get("targetNamespace") or key[1]
-    return Release(chart, version, release_name(obj), namespace, values, (key[1], key[2]))
+    return Release(chart, version, release_name(obj), namespace, values, (key[1], key[2]), digest)
 
 
 def _check_dependencies(engine: Engine, key: Key, spec: Object) -> None:
@@ -48,8 +48,8 @@ def _check_dependencies(engine: Engine, key: Key, spec: Object) -> None:
             raise BlockedError("DependencyNotReady", f"dependency '{namespace}/{ref['name']}' is not ready")
 
 
-def _chart(engine: Engine, key: Key, obj: Object) -> tuple[str, str]:
-    """Name and version of the chart, once its source has it."""
+def _chart(engine: Engine, key: Key, obj: Object) -> tuple[str, str, str]:
+    """Name, version and OCI digest of the chart, once its source has it."""
     spec = obj["spec"]
     ref = spec.get("chartRef")
     if ref:
@@ -61,18 +61,29 @@ def _chart(engine: Engine, key: Key, obj: Object) -> tuple[str, str]:
     source = engine.get(where)
     words = f"{where[0].rsplit('/', 1)[1]} '{where[1]}/{where[2]}'"
     if source is None:
-        raise BlockedError("SourceNotReady", f"could not get Source object: {words} not found")
-    artifact = (source.get("status") or {}).get("artifact")
-    ready = conditions.find(source, "Ready")
-    if artifact is None or not ready or ready.get("observedGeneration") != source["metadata"].get("generation"):
-        lag = "latest generation of object has not been reconciled"
-        why = ready["message"] if ready and ready["status"] == "False" else lag
+        kind = f"{where[0].rsplit('/', 1)[1]}.source.toolkit.fluxcd.io"
+        raise BlockedError("ArtifactFailed", f'could not get Source object: {kind} "{where[2]}" not found')
+    if why := _not_ready(source):
         raise BlockedError("SourceNotReady", f"{words} is not ready: {why}")
+    artifact = source["status"]["artifact"]
     if where[0] == OCI:
         tag, _, digest = artifact["revision"].partition("@")
         short = f"+{digest.partition(':')[2][:12]}" if digest else ""
-        return charts.name_of(source["spec"]["url"]), tag + short
-    return str(source["status"].get("observedChartName") or source["spec"]["chart"]), artifact["revision"]
+        # a version with something added is written anew, without a leading v
+        return charts.name_of(source["spec"]["url"]), (tag.removeprefix("v") if short else tag) + short, digest
+    return str(source["status"].get("observedChartName") or source["spec"]["chart"]), artifact["revision"], ""
+
+
+def _not_ready(source: Object) -> str:
+    """Why a source cannot be used; one that could not be fetched anew still has what it had."""
+    status = source.get("status") or {}
+    ready, stalled = conditions.find(source, "Ready"), conditions.find(source, "Stalled")
+    if status.get("observedGeneration") != source["metadata"].get("generation"):
+        lag = "latest generation of object has not been reconciled"
+        return str(ready["message"]) if ready and ready["status"] == "False" else lag
+    if stalled and stalled["status"] == "True":
+        return str(stalled["message"])
+    return "" if status.get("artifact") else "does not have an artifact"
 
 
 def _helm_chart(engine: Engine, key: Key, chart: Object) -> Key:
@@ -105,9 +116,9 @@ def _values(engine: Engine, namespace: str, spec: Object) -> Object:
         if source is None or key not in data:
             if ref.get("optional"):
                 continue
-            what = f"{ref['kind']} '{namespace}/{ref['name']}'"
+            what = f"{ref['kind']} chart values reference '{namespace}/{ref['name']}' with key '{key}'"
             why = f"missing key '{key}'" if source else f'{ref["kind"].lower()}s "{ref["name"]}" not found'
-            raise BlockedError("ValuesError", f"could not resolve {what} chart values reference: {why}")
+            raise BlockedError("ValuesError", f"could not resolve {what}: {why}")
         text = base64.b64decode(data[key]).decode() if ref["kind"] == "Secret" else data[key]
         if ref.get("targetPath"):
             _set(merged, ref["targetPath"], text)

@@ -38,6 +38,17 @@ def is_stalled(obj: Object, version: str, config: str) -> bool:
     return same and tried == (version, config)
 
 
+def next_action(obj: Object) -> str:
+    """``install`` or ``upgrade``. An install that failed is upgraded, unless its remediation is to uninstall it first,
+    which is so when it may be retried."""
+    history = (obj.get("status") or {}).get("history") or []
+    if not history:
+        return "install"
+    deployed = any(h.get("status") in ("deployed", "superseded") for h in history)
+    retries = int(((obj["spec"].get("install") or {}).get("remediation") or {}).get("retries", 0))
+    return "upgrade" if deployed or not retries else "install"
+
+
 def stalls(obj: Object, action: str) -> bool:
     """Whether the failure that is about to be noted is the last that is allowed."""
     spec = obj["spec"].get(action) or {}
@@ -68,6 +79,7 @@ def entry(release: Release, action: str, number: int, config: str, now: str, don
     return {
         "action": action,
         "apiVersion": "v2",
+        "appVersion": release.version.partition("+")[0],
         "chartName": release.chart,
         "chartVersion": release.version,
         "configDigest": config,
@@ -78,7 +90,7 @@ def entry(release: Release, action: str, number: int, config: str, now: str, don
         "namespace": release.namespace,
         "status": "deployed" if done else "failed",
         "version": number,
-    }
+    } | ({"ociDigest": release.digest} if release.digest else {})
 
 
 def remember(fields: Object, new: Object, generation: int, took: float) -> None:
@@ -87,9 +99,9 @@ def remember(fields: Object, new: Object, generation: int, took: float) -> None:
     if history:
         new["firstDeployed"] = history[-1]["firstDeployed"]
     if new["status"] == "deployed":
-        for old in history:
+        for number, old in enumerate(history):
             old.pop("action", None)
-            old["status"] = "superseded" if old["status"] == "deployed" else old["status"]
+            old["status"] = "superseded" if number == 0 or old["status"] == "deployed" else old["status"]
     fields["history"] = [new, *history][:_KEPT]
     fields |= {
         "lastAttemptedConfigDigest": new["configDigest"],
@@ -98,3 +110,6 @@ def remember(fields: Object, new: Object, generation: int, took: float) -> None:
         "lastAttemptedReleaseActionDuration": conditions.go_duration(took),
         "lastAttemptedRevision": new["chartVersion"],
     }
+    fields.pop("lastAttemptedRevisionDigest", None)
+    if new.get("ociDigest"):
+        fields["lastAttemptedRevisionDigest"] = new["ociDigest"]

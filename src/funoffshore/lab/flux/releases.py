@@ -59,6 +59,7 @@ class Releases:
         self._engine.finalize(obj)
         if obj["spec"].get("suspend"):
             self.waits.end(key)
+            self._engine.write(key, _suspended)
             return
         try:
             release = resolve(self._engine, key, obj)
@@ -81,10 +82,7 @@ class Releases:
         def change(status: conditions.Status, obj: Object) -> None:
             status.handled(obj)
             status.set("Ready", "False", why.reason, str(why))
-            if why.reason == "DependencyNotReady":
-                status.drop("Reconciling")
-            else:
-                status.set("Reconciling", "True", "ProgressingWithRetry", str(why))
+            status.set("Reconciling", "True", "Progressing", "Fulfilling prerequisites")
 
         self._engine.write(key, change)
         self._engine.queue.later(_DEPENDENCY_SECONDS, key)
@@ -110,9 +108,8 @@ class Releases:
 
     def _run(self, key: Key, obj: Object, release: Release, config: str, inputs: tuple[object, ...]) -> None:
         history = (obj.get("status") or {}).get("history") or []
-        deployed = any(h.get("status") in ("deployed", "superseded") for h in history)
         number = max((h.get("version", 0) for h in history), default=0) + 1
-        attempt = _Attempt(release, "upgrade" if deployed else "install", number, config)
+        attempt = _Attempt(release, release_status.next_action(obj), number, config)
         self._attempts[key] = attempt
         try:
             applied = self._apply(obj, attempt)
@@ -259,6 +256,11 @@ class Releases:
 
         self._engine.write(key, change)
         self._engine.queue.later(conditions.seconds(obj["spec"]["interval"], 600), key)
+
+
+def _suspended(status: conditions.Status, obj: Object) -> None:
+    status.handled(obj)
+    status.observed()
 
 
 def _owned(there: Object, key: Key) -> bool:

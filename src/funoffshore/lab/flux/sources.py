@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from funoffshore.lab.flux import charts, conditions
 from funoffshore.lab.flux.engine import GIT, HELM_CHART, HELM_REPOSITORY, OCI, Engine, source_kind
@@ -14,6 +15,14 @@ from funoffshore.lab.flux.queue import Key
 from funoffshore.lab.kube.api import Object
 
 _STORE = "http://source-controller.flux-system.svc.cluster.local./"
+
+
+def _unreachable(url: str, path: str) -> str:
+    """Why nobody answers at ``url``: the lab asks no network, but names below .invalid are nowhere (RFC 2606)."""
+    parts = urlsplit(url)
+    if not (parts.hostname or "").endswith(".invalid"):
+        return ""
+    return f'Get "{parts.scheme}://{parts.netloc}{path}": dial tcp: lookup {parts.hostname}: no such host'
 
 
 class Sources:
@@ -31,6 +40,7 @@ class Sources:
             return
         self._engine.finalize(obj)
         if obj["spec"].get("suspend"):
+            self._engine.write(key, lambda status, now: status.handled(now))
             return
         {GIT: self._git, OCI: self._oci, HELM_REPOSITORY: self._helm_repository, HELM_CHART: self._chart}[key[0]](
             key, obj
@@ -67,6 +77,9 @@ class Sources:
 
     def _oci(self, key: Key, obj: Object) -> None:
         ref = obj["spec"].get("ref") or {}
+        if why := _unreachable("https://" + obj["spec"]["url"].removeprefix("oci://"), "/v2/"):
+            self._fail(key, "OCIArtifactPullFailed", f"failed to determine artifact digest: {why}", "building artifact")
+            return
         name = charts.name_of(obj["spec"]["url"])
         tag = ref.get("tag") or (charts.version_of(name, ref["semver"]) if ref.get("semver") else "latest")
         digest = ref.get("digest") or conditions.digest([obj["spec"]["url"], tag])
@@ -77,6 +90,10 @@ class Sources:
     def _helm_repository(self, key: Key, obj: Object) -> None:
         if obj["spec"].get("type") == "oci":
             return  # static: an OCI HelmRepository has no status
+        if why := _unreachable(obj["spec"]["url"], f"{urlsplit(obj['spec']['url']).path.rstrip('/')}/index.yaml"):
+            cause = f"failed to fetch Helm repository index: failed to cache index to temporary file: {why}"
+            self._fail(key, "Failed", cause, "building artifact")
+            return
         revision = conditions.digest([obj["spec"]["url"], "index"])
         path = f"helmrepository/{key[1]}/{key[2]}/index-{revision[7:]}.yaml"
         self._store(key, revision, path, f"stored artifact: revision '{revision}'", "Succeeded")
@@ -92,11 +109,16 @@ class Sources:
             return
         artifact = (source.get("status") or {}).get("artifact")
         if artifact is None and source["spec"].get("type") != "oci":
-            self._fail(key, "NoSourceArtifact", f"no artifact available for {source['kind']} source '{key[2]}'")
+            name = source["metadata"]["name"]
+            message = f"no artifact available for {source['kind']} source '{name}'"
+            self._fail(key, "NoSourceArtifact", message, "building artifact")
             return
         try:
             name, version, verb = self._pick(spec, source, artifact)
-        except (BuildError, FetchError) as why:
+        except BuildError as why:
+            self._fail(key, "InvalidChartReference", str(why), stalled=True)
+            return
+        except FetchError as why:
             self._fail(key, "ChartPullError", str(why))
             return
         reason = "ChartPackageSucceeded" if verb == "packaged" else "ChartPullSucceeded"
@@ -150,8 +172,8 @@ class Sources:
 
         self._engine.write(key, change)
 
-    def _fail(self, key: Key, reason: str, message: str) -> None:
-        """The old artifact stays, and so does what was made of it."""
+    def _fail(self, key: Key, reason: str, message: str, doing: str = "", *, stalled: bool = False) -> None:
+        """The old artifact stays, and so does what was made of it. ``stalled``: trying again would not help."""
 
         def change(status: conditions.Status, obj: Object) -> None:
             status.handled(obj)
@@ -160,7 +182,13 @@ class Sources:
             if observed != generation:
                 shown = f" {observed} -> {generation}" if observed > 0 else f" 0 -> {generation}"
                 progress = f"processing object: new generation{shown}"
-            status.set("Reconciling", "True", "ProgressingWithRetry", progress)
+            if stalled:
+                status.observed()
+                status.drop("Reconciling")
+                status.set("Stalled", "True", reason, message)
+            else:
+                status.drop("Stalled")
+                status.set("Reconciling", "True", "ProgressingWithRetry", doing or progress)
             status.set("Ready", "False", reason, message)
             status.set("FetchFailed", "True", reason, message)
 

@@ -62,9 +62,18 @@ class Agent(Process):
         self._register(ready=True)
         self.say("info", "k3s agent is up and running")
         self.running()
+        self._learn_servers(url)
 
     def plane_identity(self) -> str:
         return self.plane.identity
+
+    def _learn_servers(self, url: str) -> None:
+        """The balancer remembers where API servers answer, as that changes."""
+        while True:
+            self.pause(5)
+            servers = self.plane.addresses()
+            if servers and servers != files.known_servers(self.machine):
+                files.write_balancer(self.machine, url, servers)
 
     def _never(self, url: str) -> None:
         while True:
@@ -95,11 +104,22 @@ class Agent(Process):
             self.say("info", waiting + "failed to retrieve configuration from server: runtime core not ready")
             self.pause(self._patience(2))
             return None
+        if self._is_forgotten(server.plane):
+            self.say("info", "Node authorization rejected, retrying without client certificate authentication")
+            path = f"https://{_BALANCER}/v1-k3s/client-kubelet.crt"
+            self.say("info", waiting + f"{path}: http: ContentLength=188 with Body length 0")
+            self.pause(self._patience(5))
+            return None
         if not nodes.password_accepted(server.plane.kube, self.node, files.node_password(self.machine)):
             self.say("info", rejected(server.address))
             self.pause(5)
             return None
         return server.plane
+
+    def _is_forgotten(self, plane: Plane) -> bool:
+        """Its Node was deleted while the certificates of its kubelet stayed on its disk."""
+        there = self.machine.path(f"{files.AGENT}/client-kubelet.crt").is_file()
+        return there and not self.resumed and plane.kube.get(nodes.NODE, "", self.node) is None
 
     def _patience(self, seconds: float) -> float:
         """The real pause between two tries, except where nothing in the lab shall take time."""

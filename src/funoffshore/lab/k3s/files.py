@@ -97,9 +97,7 @@ def write_server(machine: Machine, plane: Plane, encryption: bool) -> None:
         write(machine, f"{SERVER}/tls/{name}.crt", pair.certificate, 0o644)
         write(machine, f"{SERVER}/tls/{name}.key", pair.key, 0o600)
     write_tokens(machine, plane)
-    password, agent = plane.password, plane.agent_password
-    lines = f"{agent},node,node,k3s:agent\n{password},server,server,k3s:server\n"
-    write(machine, f"{SERVER}/cred/passwd", lines, 0o600)
+    write(machine, f"{SERVER}/cred/passwd", plane.passwords(), 0o600)
     if encryption:
         keep = machine.path(f"{SERVER}/cred/encryption-config.json")
         if not keep.exists():
@@ -144,8 +142,13 @@ def write_agent(machine: Machine, plane: Plane, node: str, servers: list[str]) -
     write(machine, f"{AGENT}/etc/kubelet.conf.d/00-k3s-defaults.conf", "kind: KubeletConfiguration\n", 0o600)
     write(machine, f"{AGENT}/etc/cni/net.d/10-flannel.conflist", '{"name":"cbr0","cniVersion":"1.0.0"}\n', 0o644)
     if servers:
-        balancer = {"ServerURL": servers[0], "ServerAddresses": servers[1:]}
-        write(machine, f"{AGENT}/etc/k3s-agent-load-balancer.json", json.dumps(balancer), 0o600)
+        write_balancer(machine, servers[0], servers[1:])
+
+
+def write_balancer(machine: Machine, url: str, servers: list[str]) -> None:
+    """Where an agent's own balancer finds API servers: ``address:6443``."""
+    balancer = {"ServerURL": url, "ServerAddresses": servers}
+    write(machine, f"{AGENT}/etc/k3s-agent-load-balancer.json", json.dumps(balancer), 0o600)
 
 
 def known_servers(machine: Machine) -> list[str]:

@@ -49,3 +49,11 @@ KINDS["server"] = {
     **dict.fromkeys(_SERVER_TEXT.split(), "text"),
 }
 """By role and flag: ``bool``, ``list`` (may be repeated) or ``text``."""
+
+_SNAPSHOT_TEXT = """
+data-dir node-name debug log etcd-token token etcd-server name dir snapshot-compress snapshot-retention
+etcd-snapshot-dir etcd-snapshot-name etcd-snapshot-compress etcd-snapshot-retention etcd-s3 etcd-s3-access-key
+etcd-s3-bucket etcd-s3-endpoint etcd-s3-folder etcd-s3-region etcd-s3-secret-key output config
+"""
+SNAPSHOT = frozenset(_SNAPSHOT_TEXT.split())
+"""What ``k3s etcd-snapshot`` knows."""

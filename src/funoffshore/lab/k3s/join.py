@@ -99,11 +99,20 @@ def as_server(server: Server) -> Server:
         other, role = reach(server, url, server_token(server), "server")
     except Refusal as refusal:
         raise log.Fatal(_CHECKING + refusal.why) from None
+    _compare(server, other)
     if role != "server":
-        server.say("warning", "Skipping cluster configuration validation: not authorized")
         raise log.Fatal(_BOOTSTRAP + "not authorized")
     if other.stage != "ready" or not other.plane.quorate():
         raise log.Fatal(_BOOTSTRAP + "failed to get bootstrap data: context deadline exceeded")
+    return other
+
+
+def _compare(server: Server, other: Server) -> None:
+    """Looks at the cluster's settings as a node: with the agent token where there is one. Raises Fatal."""
+    secret = server.settings.text("agent-token") or server_token(server)
+    if other.plane.role_of("node", tokens.password_of(secret)) != "node":
+        server.say("warning", "Skipping cluster configuration validation: not authorized")
+        return
     mine, theirs = critical(server.settings), other.plane.settings
     different = [key for key in mine if mine[key] != theirs.get(key)]
     for key in different:
@@ -111,7 +120,6 @@ def as_server(server: Server) -> Server:
     if different:
         problem = "critical configuration value mismatch between servers"
         raise log.Fatal(_BOOTSTRAP + f"failed to validate server configuration: {problem}")
-    return other
 
 
 def silent(url: str) -> str:

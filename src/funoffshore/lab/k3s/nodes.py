@@ -13,6 +13,8 @@ from funoffshore.lab.k3s.settings import Settings
 from funoffshore.lab.kube.api import ApiError, Cluster, Object
 
 NODE = "v1/Node"
+FINALIZER = "wrangler.cattle.io/node"
+ETCD_FINALIZER = "wrangler.cattle.io/managed-etcd-controller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ def stamp(now: float) -> str:
 def register(kube: Cluster, kubelet: Kubelet) -> None:
     """Creates the Node, or brings labels and annotations of an existing one up to date."""
     labels, annotations = _labels(kubelet), _annotations(kubelet)
+    finalizers = [FINALIZER, ETCD_FINALIZER] if kubelet.etcd_name else [FINALIZER]
     if kube.get(NODE, "", kubelet.name) is None:
         index = len(kube.list(NODE))
         cidr = f"10.42.{index}.0/24"
@@ -45,11 +48,17 @@ def register(kube: Cluster, kubelet: Kubelet) -> None:
             {
                 "apiVersion": "v1",
                 "kind": "Node",
-                "metadata": {"name": kubelet.name, "labels": labels, "annotations": annotations},
+                "metadata": {
+                    "name": kubelet.name,
+                    "labels": labels,
+                    "annotations": annotations,
+                    "finalizers": finalizers,
+                },
                 "spec": {"podCIDR": cidr, "podCIDRs": [cidr], "providerID": f"k3s://{kubelet.name}"},
             },
             "k3s",
         )
+        _adopt(kube, kubelet.name)
         return
 
     def change(metadata: Object) -> None:
@@ -57,6 +66,30 @@ def register(kube: Cluster, kubelet: Kubelet) -> None:
         metadata["annotations"] = {**metadata.get("annotations", {}), **annotations}
 
     kube.change_metadata(NODE, "", kubelet.name, change)
+    _adopt(kube, kubelet.name)
+
+
+def _adopt(kube: Cluster, name: str) -> None:
+    """Makes the Node the owner of its password secret, so that both go together."""
+    node = kube.get(NODE, "", name)
+    if node is None:
+        return
+    owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}
+
+    def change(metadata: Object) -> None:
+        metadata["ownerReferences"] = [owner]
+
+    kube.change_metadata("v1/Secret", "kube-system", f"{name}.node-password.k3s", change)
+
+
+def let_go(kube: Cluster, name: str) -> None:
+    """Takes K3s' finalizers off a Node that is being deleted."""
+
+    def change(metadata: Object) -> None:
+        kept = [f for f in metadata.get("finalizers", []) if f not in (FINALIZER, ETCD_FINALIZER)]
+        metadata["finalizers"] = kept
+
+    kube.change_metadata(NODE, "", name, change)
 
 
 def report(kube: Cluster, kubelet: Kubelet, now: float, *, ready: bool, voter: bool | None) -> None:

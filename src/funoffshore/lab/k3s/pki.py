@@ -73,11 +73,16 @@ def names_in(certificate: bytes) -> set[str]:
     return {str(name.value) for name in found.value}
 
 
-def subject_of(certificate: bytes) -> tuple[str, datetime.datetime]:
-    """Common name and end of validity."""
+def subject_of(certificate: bytes) -> tuple[str, str, datetime.datetime]:
+    """Common name, usages (``ClientAuth,ServerAuth``; ``CertSign`` of authorities) and end of validity."""
     parsed = x509.load_pem_x509_certificate(certificate)
     common = parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(common[0].value) if common else "", parsed.not_valid_after_utc
+    names = {ExtendedKeyUsageOID.CLIENT_AUTH: "ClientAuth", ExtendedKeyUsageOID.SERVER_AUTH: "ServerAuth"}
+    try:
+        uses = [names[use] for use in parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value]
+    except x509.ExtensionNotFound:
+        uses = ["CertSign"]
+    return str(common[0].value) if common else "", ",".join(uses), parsed.not_valid_after_utc
 
 
 def _name(text: str) -> x509.GeneralName:

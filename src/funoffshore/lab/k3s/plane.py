@@ -45,6 +45,7 @@ class Plane:
         self._vip_holder: Server | None = None
         self._closed = False
         self.kube.subscribe(self._hear)
+        threading.Thread(target=self._finish_deletions, daemon=True).start()
 
     @classmethod
     def found(cls, kit: Kit, doors: Doors, facts: dict[str, Any]) -> Plane:
@@ -77,6 +78,10 @@ class Plane:
     def agent_password(self) -> str:
         """Equals ``password`` when no agent token was set."""
         return str(self._document["agent_password"] or self.password)
+
+    def passwords(self) -> str:
+        """``cred/passwd``."""
+        return f"{self.agent_password},node,node,k3s:agent\n{self.password},server,server,k3s:server\n"
 
     @property
     def etcd(self) -> bool:
@@ -174,20 +179,28 @@ class Plane:
         kind, name = obj.get("kind"), obj["metadata"]["name"]
         if kind == "DaemonSet" and nodes.virtual_address(obj):
             self.kit.clock.after(self.kit.latencies.workload if what == "ADDED" else 0, self.find_vip)
-        elif kind == "Node" and what == "DELETED":
+        elif kind == "Node" and (what == "DELETED" or obj["metadata"].get("deletionTimestamp")):
             threading.Thread(target=self._forget_node, args=(name,), daemon=True).start()
 
     def _forget_node(self, name: str) -> None:
-        self.kube.delete("v1/Secret", "kube-system", f"{name}.node-password.k3s")
+        """Its etcd member and its password go first; only then may the Node."""
         with self.lock:
-            if self.members.pop(name, None) is None:
-                return
-            self._save()
-            server = self.servers.pop(name, None)
-            self.changed.notify_all()
-            self.place_vip()
+            member = self.members.pop(name, None)
+            server = self.servers.pop(name, None) if member is not None else None
+            if member is not None:
+                self._save()
+                self.changed.notify_all()
+                self.place_vip()
         if server is not None:
             server.expelled()
+        self.kube.delete("v1/Secret", "kube-system", f"{name}.node-password.k3s")
+        nodes.let_go(self.kube, name)
+
+    def _finish_deletions(self) -> None:
+        """Those that the end of the lab's process cut short."""
+        for node in self.kube.list(nodes.NODE):
+            if node["metadata"].get("deletionTimestamp"):
+                self._forget_node(str(node["metadata"]["name"]))
 
     def find_vip(self) -> None:
         """Looks for kube-vip among the DaemonSets and serves its address."""

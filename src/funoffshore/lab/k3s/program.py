@@ -136,11 +136,18 @@ def _token_table(plane: Plane, now: float) -> bytes:
 
 
 def _snapshot(planes: Planes, machine: Machine, words: list[str]) -> Result:
+    now = machine.kit.clock.now()
+    skipped = settings.foreign(machine.path)
+    warned = "".join(log.line(now, "warning", settings.SKIPPING.format(key)) + "\n" for key in skipped).encode()
+    done = _snapshot_command(planes, machine, words, now)
+    return Result(done.code, done.out, warned + done.err)
+
+
+def _snapshot_command(planes: Planes, machine: Machine, words: list[str], now: float) -> Result:
     verb = next((w for w in words[1:] if not w.startswith("-")), "save")
     plane = _plane(planes, machine)
-    now = machine.kit.clock.now()
+    node = next(s.node for s in plane.servers.values() if s.machine.vmid == machine.vmid)
     if verb == "save":
-        node = next(s.node for s in plane.servers.values() if s.machine.vmid == machine.vmid)
         name = f"{_option(words, 'name', 'on-demand')}-{node}-{int(now)}"
         folder = files.folder(machine, _SNAPSHOTS, 0o700)
         while (folder / name).exists():
@@ -151,19 +158,19 @@ def _snapshot(planes: Planes, machine: Machine, words: list[str]) -> Result:
         found = sorted(machine.path(_SNAPSHOTS).glob("*")) if machine.path(_SNAPSHOTS).is_dir() else []
         facts = [(p.name, p.stat().st_size, nodes.stamp(p.stat().st_mtime)) for p in found]
         if "json" in (_option(words, "o", ""), _option(words, "output", "")):
-            items = [_snapshot_object(*fact) for fact in facts]
+            items = [_snapshot_object(node, *fact) for fact in facts]
             return Result(0, json.dumps({"kind": "List", "apiVersion": "v1", "items": items}).encode() + b"\n")
         rows = [(n, f"file://{_SNAPSHOTS}/{n}", str(size), made) for n, size, made in facts]
         return Result(0, _table([("Name", "Location", "Size", "Created"), *rows]))
     return Result(1, b"", f"No help topic for '{verb}'\n".encode())
 
 
-def _snapshot_object(name: str, size: int, made: str) -> dict[str, object]:
+def _snapshot_object(node: str, name: str, size: int, made: str) -> dict[str, object]:
     return {
         "apiVersion": "k3s.cattle.io/v1",
         "kind": "ETCDSnapshotFile",
         "metadata": {"name": f"local-{name}"},
-        "spec": {"snapshotName": name, "location": f"file://{_SNAPSHOTS}/{name}"},
+        "spec": {"snapshotName": name, "nodeName": node, "location": f"file://{_SNAPSHOTS}/{name}"},
         "status": {"readyToUse": True, "size": str(size), "creationTime": made},
     }
 
@@ -181,14 +188,20 @@ def _encryption(planes: Planes, machine: Machine, words: list[str]) -> Result:
 def _certificates(planes: Planes, machine: Machine, words: list[str]) -> Result:
     if words[1:2] != ["check"]:
         return Result(1, b"", b"Incorrect Usage: the lab knows only k3s certificate check\n")
+    folders = [machine.path(p) for p in (f"{files.SERVER}/tls", f"{files.SERVER}/tls/etcd", files.AGENT)]
+    found = [(p.name, *pki.subject_of(p.read_bytes())) for folder in folders for p in sorted(folder.glob("*.crt"))]
+    if "table" in (_option(words, "o", ""), _option(words, "output", "")):
+        rows: list[tuple[str, ...]] = [("FILENAME", "SUBJECT", "USAGES", "EXPIRES", "RESIDUAL TIME", "STATUS")]
+        for name, subject, uses, end in found:
+            days = (end - datetime.datetime.now(datetime.UTC)).days
+            left = f"{days // 365}y" if days >= 730 else f"{days}d"
+            rows.append((name, subject, uses, end.strftime("%b %d, %Y %H:%M UTC"), left, "OK"))
+        return Result(0, _table(rows))
     now = machine.kit.clock.now()
     lines = []
-    for folder in (f"{files.SERVER}/tls", files.AGENT):
-        real = machine.path(folder)
-        for path in sorted(real.glob("*.crt")) if real.is_dir() else []:
-            name, end = pki.subject_of(path.read_bytes())
-            until = end.strftime("%Y-%m-%dT%H:%M:%SZ")
-            lines.append(log.line(now, "info", f"{path.name}: certificate {name} is ok, expires at {until}"))
+    for name, subject, uses, end in found:
+        until = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+        lines.append(log.line(now, "info", f"{name}: certificate {subject} ({uses}) is ok, expires at {until}"))
     return Result(0, b"", "".join(line + "\n" for line in lines).encode())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from funoffshore.lab.k3s import agent, files, join, log, manifests, nodes, pki, tokens
+from funoffshore.lab.k3s import agent, files, join, log, manifests, nodes, pki, settings, tokens
 from funoffshore.lab.k3s.plane import Plane
 from funoffshore.lab.k3s.process import Process, membership
 
@@ -23,7 +23,7 @@ class Server(Process):
 
     def live(self) -> None:
         for key in self.settings.skipped:
-            self.say("warning", f"Unknown flag --{key} found in config.yaml, skipping")
+            self.say("warning", settings.SKIPPING.format(key))
         if not self.resumed:
             self.say("info", f"Starting k3s {self.version}")
         total = self._enter()

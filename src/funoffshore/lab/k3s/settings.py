@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
-from funoffshore.lab.k3s.flags import KINDS
+from funoffshore.lab.k3s.flags import KINDS, SNAPSHOT
 from funoffshore.lab.k3s.log import Fatal
 
 CONFIG = "/etc/rancher/k3s/config.yaml"
+SKIPPING = "Unknown flag --{} found in config.yaml, skipping"
 
 _ALIASES = {"t": "token", "s": "server", "c": "config", "d": "data-dir", "i": "node-ip", "l": "log"}
 _SECRET = {"token", "agent-token", "datastore-endpoint", "etcd-s3-access-key", "etcd-s3-secret-key", "vpn-auth"}
@@ -89,6 +90,15 @@ def read(locate: Callable[[str], Path], argv: list[str]) -> Settings:
     return settings
 
 
+def foreign(locate: Callable[[str], Path]) -> list[str]:
+    """Keys of config.yaml that ``k3s etcd-snapshot``, which reads it too, does not know; once per value."""
+    folding = _Folding("etcd-snapshot")
+    main, folder = locate(CONFIG), locate(CONFIG + ".d")
+    for part in ([main] if main.is_file() else []) + (sorted(folder.glob("*.yaml")) if folder.is_dir() else []):
+        folding.take(part)
+    return [key for key, items in folding.values.items() if key not in SNAPSHOT for _ in items]
+
+
 def _command_line(role: str, words: list[str]) -> Iterator[tuple[str, str]]:
     rest = list(words)
     while rest:
@@ -114,8 +124,9 @@ def _read(path: Path) -> dict[Any, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
     except yaml.MarkedYAMLError as why:
         number = why.problem_mark.line + 1 if why.problem_mark else 1
+        where = f"line {number}: " if number > 1 else ""  # go-yaml is silent about the first
         problem = (why.problem or "could not find expected key").replace("allowed here", "allowed in this context")
-        raise Fatal(f"yaml: line {number}: {problem}") from None
+        raise Fatal(f"yaml: {where}{problem}") from None
     except yaml.YAMLError:
         raise Fatal("yaml: control characters are not allowed") from None
     if document is None:

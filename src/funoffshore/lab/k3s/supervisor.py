@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 _FOR_NODES = ("/v1-k3s/readyz", "/v1-k3s/config", "/v1-k3s/apiservers", "/v1-k3s/server-ca.crt")
 _FOR_SERVERS = ("/v1-k3s/server-bootstrap",)
 _HEALTH = ("/readyz", "/livez", "/healthz")
+_FAILED = b"""[+]ping ok
+[+]log ok
+[-]etcd failed: reason withheld
+[-]etcd-readiness failed: reason withheld
+readyz check failed
+"""
 
 
 def answerer(server: Server) -> Callable[[HttpRequest], HttpResponse | None]:
@@ -56,16 +63,15 @@ def _supervise(server: Server, path: str, request: HttpRequest) -> HttpResponse 
         return HttpResponse(200, json.dumps(server.plane.addresses()).encode(), "application/json")
     if path == "/v1-k3s/server-ca.crt":
         return HttpResponse(200, server.plane.ca)
-    keys = {name: server.plane.authority(name).key.decode() for name in ("server-ca", "client-ca")}
-    return HttpResponse(200, json.dumps(keys).encode(), "application/json")
+    return HttpResponse(200, json.dumps(bootstrap_data(server)).encode(), "application/json")
 
 
 def control_config(server: Server) -> dict[str, object]:
     """The settings that joiners compare."""
     kept = server.plane.settings
     return {
-        "ClusterIPRange": kept["cluster-cidr"],
-        "ServiceIPRange": kept["service-cidr"],
+        "ClusterIPRange": _range(kept["cluster-cidr"]),
+        "ServiceIPRange": _range(kept["service-cidr"]),
         "ClusterDNS": kept["cluster-dns"],
         "ClusterDomain": kept["cluster-domain"],
         "FlannelBackend": kept["flannel-backend"],
@@ -78,6 +84,26 @@ def control_config(server: Server) -> dict[str, object]:
     }
 
 
+def _range(cidrs: str) -> dict[str, str]:
+    """The first range, as Go's JSON has a net.IPNet: the mask is base64."""
+    network = ipaddress.ip_network(cidrs.split(",")[0], strict=False)
+    return {"IP": str(network.network_address), "Mask": base64.b64encode(network.netmask.packed).decode()}
+
+
+def bootstrap_data(server: Server) -> dict[str, str]:
+    """All keys of the cluster, base64: what a server needs to join."""
+    plane = server.plane
+    names = {
+        "ServerCA": "server-ca", "ClientCA": "client-ca", "RequestHeaderCA": "request-header-ca",
+        "ETCDServerCA": "etcd/server-ca", "ETCDPeerCA": "etcd/peer-ca",
+    }  # fmt: skip
+    found = {"PasswdFile": plane.passwords().encode()}
+    for name, authority in names.items():
+        pair = plane.authority(authority)
+        found[name], found[name + "Key"] = pair.certificate, pair.key
+    return {name: base64.b64encode(content).decode() for name, content in found.items()}
+
+
 def _guard(server: Server, path: str, request: HttpRequest) -> HttpResponse | None:
     """Lets a request pass to the Kubernetes API, or refuses it as an API server without quorum or core would."""
     if server.stage != "ready":
@@ -86,17 +112,11 @@ def _guard(server: Server, path: str, request: HttpRequest) -> HttpResponse | No
         return status(401, "Unauthorized", "Unauthorized")
     if path.startswith(_HEALTH):
         if server.plane.quorate():
-            return HttpResponse(200, b"ok") if "?" not in request.path else HttpResponse(200, _checks(etcd="ok"))
-        return HttpResponse(500, _checks(etcd="failed: reason withheld"))
+            return None
+        return HttpResponse(500, _FAILED)
     if path != "/version" and not server.plane.quorate():
         return status(500, "InternalError", "etcdserver: request timed out")
     return None
-
-
-def _checks(etcd: str) -> bytes:
-    mark = "+" if etcd == "ok" else "-"
-    end = "readyz check passed" if etcd == "ok" else "readyz check failed"
-    return f"[+]ping ok\n[+]log ok\n[{mark}]etcd {etcd}\n[{mark}]etcd-readiness {etcd}\n{end}\n".encode()
 
 
 def _role(server: Server, request: HttpRequest) -> str:

@@ -99,7 +99,10 @@ func (b *Balancer) pass(ctx context.Context, inner net.Conn) {
 		return
 	}
 	if tcp, ok := inner.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // a reset, as nobody answers
+		// A reset, as nobody answers; not before the caller waits for an answer, so that it always says the same.
+		_ = tcp.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = tcp.Read(make([]byte, 1))
+		_ = tcp.SetLinger(0)
 	}
 }
 

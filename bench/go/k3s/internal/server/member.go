@@ -51,10 +51,12 @@ func (s *Server) startEtcd(ctx context.Context, founds bool) error {
 }
 
 func (s *Server) runEtcd(config string) (*child.Child, error) {
-	return s.kids.Start(child.Spec{
+	started, err := s.kids.Start(child.Spec{
 		Name: "etcd", Argv: []string{filepath.Join(s.paths.Bin, "etcd"), "--config-file=" + config},
 		Env: []string{"GOMEMLIMIT=600MiB"},
 	})
+	s.member.Store(started)
+	return started, err
 }
 
 func (s *Server) etcdClient(endpoints ...string) (*etcd.Client, error) {

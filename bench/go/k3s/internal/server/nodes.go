@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"funoffshore.bench/k3s/internal/kube"
 )
@@ -15,11 +16,33 @@ const (
 	etcdRole      = "node-role.kubernetes.io/etcd"
 )
 
+// again is when what failed is tried anew: etcd refuses to change its members for seconds after one of them came back.
+const again = 2 * time.Second
+
 // followNodes is the part of a server that watches Nodes and Services.
 func (s *Server) followNodes(ctx context.Context) {
 	var mutex sync.Mutex
 	var nodes, services []kube.Object
-	owned := map[string]bool{}
+	owned, failed := map[string]bool{}, map[string]bool{}
+	attend := func(all bool) {
+		for _, node := range nodes {
+			if uid := kube.Text(node, "metadata", "uid"); all || failed[uid] {
+				failed[uid] = !s.attend(ctx, node, owned)
+			}
+		}
+	}
+	go func() {
+		for tick := time.Tick(again); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick:
+			}
+			mutex.Lock()
+			attend(false)
+			mutex.Unlock()
+		}
+	}()
 	go s.kube.Follow(ctx, "/api/v1/services", func(found []kube.Object) {
 		mutex.Lock()
 		defer mutex.Unlock()
@@ -30,15 +53,14 @@ func (s *Server) followNodes(ctx context.Context) {
 		mutex.Lock()
 		defer mutex.Unlock()
 		nodes = found
-		for _, node := range nodes {
-			s.attend(ctx, node, owned)
-		}
+		attend(true)
 		s.balance(ctx, services, nodes)
 	})
 }
 
-// attend does for one Node what is missing. owned remembers the Nodes (by UID) whose password secret is theirs.
-func (s *Server) attend(ctx context.Context, node kube.Object, owned map[string]bool) {
+// attend does for one Node what is missing, and says whether that worked. owned remembers the Nodes (by UID) whose
+// password secret is theirs.
+func (s *Server) attend(ctx context.Context, node kube.Object, owned map[string]bool) bool {
 	name := kube.Text(node, "metadata", "name")
 	var err error
 	switch {
@@ -57,6 +79,7 @@ func (s *Server) attend(ctx context.Context, node kube.Object, owned map[string]
 	if err != nil && ctx.Err() == nil && !errors.Is(err, kube.Conflict()) {
 		s.say.Error("Failed to attend to node %s: %v", name, err)
 	}
+	return err == nil
 }
 
 // describe writes the labels and annotations of this server's own Node.

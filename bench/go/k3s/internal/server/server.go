@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -54,8 +56,10 @@ type Server struct {
 	clients *x509.CertPool
 
 	local etcd.Local
-	etcd  *etcd.Client
-	kube  *kube.Client
+	// member is the running etcd.
+	member atomic.Pointer[child.Child]
+	etcd   *etcd.Client
+	kube   *kube.Client
 }
 
 // New makes a server of settings. Fails with journal.Fatal.
@@ -151,9 +155,12 @@ func (s *Server) runAgent(ctx context.Context) error {
 	})
 }
 
-// explain knows why etcd ends by itself and without an error: its member was removed.
+// explain knows why etcd ends by itself once its member was removed; whether it does so with an error is a matter of
+// luck.
 func (s *Server) explain(why error) error {
-	if why.Error() != "etcd exited: exit status 0" {
+	removed := func(line string) bool { return strings.Contains(line, "permanently removed from the cluster") }
+	member := s.member.Load()
+	if !strings.HasPrefix(why.Error(), "etcd exited: ") || member == nil || !slices.ContainsFunc(member.Tail(), removed) {
 		return why
 	}
 	return journal.Shutdownf("this server has been removed from the cluster, its etcd member is gone")

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"funoffshore.bench/k3s/internal/child"
 	"funoffshore.bench/k3s/internal/etcd"
 	"funoffshore.bench/k3s/internal/journal"
 	"funoffshore.bench/k3s/internal/paths"
@@ -224,5 +226,23 @@ func TestNodePasswordsProveTheirNode(t *testing.T) {
 	}
 	if provesHash(kept, "n1", "other") || provesHash(kept, "n2", "pw") || provesHash("", "n1", "") {
 		t.Error("another is taken")
+	}
+}
+
+func TestARemovedMemberIsNamedHoweverItsEtcdEnds(t *testing.T) {
+	for code := range 2 {
+		kids := child.NewGroup(journal.New(io.Discard, time.Now))
+		s := &Server{kids: kids}
+		said := `{"error":"the member has been permanently removed from the cluster"}`
+		started, err := kids.Start(child.Spec{
+			Name: "etcd", Argv: []string{"/bin/sh", "-c", fmt.Sprintf("echo '%s'; exit %d", said, code)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.member.Store(started)
+		if why := s.explain(<-kids.Failed()); !strings.Contains(why.Error(), "its etcd member is gone") {
+			t.Errorf("exit %d: %v", code, why)
+		}
 	}
 }

@@ -32,8 +32,8 @@ Object = dict[str, Any]
 SPACE = "flux-system"
 SPEED = 15.0
 """Of the lab: a health check of 30 s takes two, which is long enough to be seen under way."""
-VERSIONS = ("1.2.3", "1.2.4")
-"""Of the charts ``podinfo`` (in an OCI registry) and ``podinfo-old`` (in a Helm repository)."""
+CHARTS = {"podinfo": ("1.2.3", "v2.0.0"), "podinfo-old": ("1.2.4",)}
+"""Versions by chart; the first is in an OCI registry, the other in a Helm repository."""
 
 
 class Said:
@@ -263,8 +263,8 @@ def _real(folder: Path) -> Iterator[Servers]:
 
     try:
         manifest = install_manifest(version_label=False)
-        made = FluxPlane(folder / "bench", manifest, [Chart("podinfo", VERSIONS, True),
-                                                     Chart("podinfo-old", VERSIONS, False)])  # fmt: skip
+        charts = [Chart(name, versions, name == "podinfo") for name, versions in CHARTS.items()]
+        made = FluxPlane(folder / "bench", manifest, charts)
         made.start()
     except BuildError as why:
         pytest.skip(f"REAL FLUX IS NOT TRIED: {why}")

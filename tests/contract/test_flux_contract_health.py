@@ -63,7 +63,7 @@ def slow(flux: Flux) -> Slow:
     for story in (early, queued):
         story.kustomize(wait=True)
     checks = [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "checked", "namespace": "default"}]
-    checked.kustomize(healthChecks=checks)
+    checked.kustomize(healthChecks=checks, retryInterval="20s")
     late.kustomize("after", wait=True, dependsOn=[{"name": "late"}])
     under_way = flux.says(KUSTOMIZATION, "late", "Progressing", lastAttemptedRevision=late.commit)
     flux.says(KUSTOMIZATION, "queued", "Progressing", lastAttemptedRevision=queued.commit)

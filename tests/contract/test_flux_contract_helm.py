@@ -86,8 +86,8 @@ def test_new_values_and_a_new_version_are_upgrades(flux: Flux) -> None:
     flux.says(HELM_RELEASE, "podinfo-up", "InstallSucceeded")
     _release(flux, "podinfo-up", "podinfo-up", values={"replicas": 2})
     flux.says(HELM_RELEASE, "podinfo-up", "UpgradeSucceeded", "podinfo-up.v2 with chart podinfo@1.2.3+")
-    _oci(flux, "podinfo-up", "1.2.4")
-    found = flux.says(HELM_RELEASE, "podinfo-up", "UpgradeSucceeded", "podinfo-up.v3 with chart podinfo@1.2.4+")
+    _oci(flux, "podinfo-up", "v2.0.0")
+    found = flux.says(HELM_RELEASE, "podinfo-up", "UpgradeSucceeded", "podinfo-up.v3 with chart podinfo@2.0.0+")
     assert state(found) is health.State.READY
     assert [h["status"] for h in found["status"]["history"][:2]] == ["deployed", "superseded"]
     assert [h["version"] for h in found["status"]["history"][:2]] == [3, 2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,20 +167,17 @@ def test_another_ca_is_a_matter_of_trust(door: Kube, served: kube_server.Served)
 
 
 def test_credentials_that_open_nothing(door: Kube, served: kube_server.Served) -> None:
-    served.write_kubeconfig(user={"token": "wrong"})
+    served.write_kubeconfig(token="wrong")
     assert "Unauthorized" in why(door.list(CM))
     with pytest.raises(errors.PreflightError):
         door.apply([config_map()], "fo")
     served.cluster.add_token("right", "admin")
-    served.write_kubeconfig(user={"token": "right"})
+    served.write_kubeconfig(token="right")
     value(door.list(CM))
 
 
 def test_a_foreign_client_certificate_is_not_taken(door: Kube, served: kube_server.Served) -> None:
-    other = kube_server.pair("system:admin")
-    user = {"client-certificate-data": base64.b64encode(other.pem).decode(),
-            "client-key-data": base64.b64encode(other.key_pem).decode()}  # fmt: skip
-    served.write_kubeconfig(user=user)
+    served.write_kubeconfig(user=kube_server.pair("system:admin"))
     why(door.readyz())
     with pytest.raises((errors.TrustError, errors.UnreachableError)):
         door.apply([config_map()], "fo")

@@ -64,7 +64,7 @@ def test_apply_wait_change_delete(served: kube_server.Served, tmp_path: Path) ->
 
 def test_get_prints_columns(served: kube_server.Served) -> None:
     lines = kubectl(served, "get", "nodes").splitlines()
-    assert lines[0].split() == ["NAME", "STATUS", "ROLES", "VERSION", "AGE"]
+    assert lines[0].split() == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]
     assert lines[1].split()[:2] == ["n1", "Ready"]
     assert "v1.36.3+k3s1" in kubectl(served, "version")
     assert kubectl(served, "auth", "can-i", "get", "pods").strip() == "yes"

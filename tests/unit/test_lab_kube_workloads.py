@@ -165,7 +165,7 @@ def test_a_daemon_set_follows_the_nodes(cluster: KubeCluster) -> None:
 
 
 def test_a_job_completes_and_stays_so(cluster: KubeCluster) -> None:
-    spec = {"template": {"spec": {"containers": [{"name": "a", "image": "b:1"}]}}}
+    spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "b:1"}]}}}
     meta = {"name": "once", "namespace": "default"}
     cluster.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": spec}, "me")
     done = ready(cluster, "batch/v1/Job", "once")

@@ -25,18 +25,14 @@ def failure(code: int, message: str, reason: str | None = None, details: Object 
     reason = _REASONS.get(code, "Unknown") if reason is None else reason
     if reason:
         status["reason"] = reason
-    if details:
+    if details is not None:
         status["details"] = details
     return status
 
 
-def of_error(error: ApiError, details: Object | None = None) -> Object:
-    """The Status for ``error``; its causes are added to ``details``."""
-    causes = getattr(error, "causes", None)
-    shown = dict(details or {})
-    if causes:
-        shown["causes"] = causes
-    return failure(error.code, error.message, error.reason, shown or None)
+def of_error(error: ApiError) -> Object:
+    """The Status for ``error``."""
+    return failure(error.code, error.message, error.reason, error.details)
 
 
 def success(kind_plural: str, group: str, name: str, uid: str) -> Object:

@@ -13,12 +13,14 @@ Object = dict[str, Any]
 class ApiError(Exception):
     """An API request that is answered with a Status object."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         """CamelCase, as in metav1.Status: NotFound, Conflict, Invalid, AlreadyExists."""
         self.message = message
+        self.details = details
+        """metav1.StatusDetails; None where the API gives none, which is not the same as empty ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 from funoffshore.lab.base import Kit
-from funoffshore.lab.kube import decode, defaults, fields, refusals, schema, shapes
+from funoffshore.lab.kube import bodies, decode, defaults, fields, refusals, schema, shapes, typed, validation
 from funoffshore.lab.kube.api import ApiError, Object
+from funoffshore.lab.kube.bodies import CRD
 from funoffshore.lab.kube.kinds import Kind, Kinds
 from funoffshore.lab.kube.objects import Objects, Place, Stored
 
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_PROTECTED = {
+    "PersistentVolumeClaim": "kubernetes.io/pvc-protection",
+    "PersistentVolume": "kubernetes.io/pv-protection",
+}
 _UNDELETABLE = {"default", "kube-system", "kube-public"}
-CRD = "CustomResourceDefinition.apiextensions.k8s.io"
 
 
 class Core:
@@ -37,9 +41,6 @@ class Core:
         """Now, as Kubernetes writes times."""
         return stamp(self.kit.clock.now())
 
-    def not_found(self, kind: Kind, name: str) -> ApiError:
-        return ApiError(404, "NotFound", f'{kind.resource} "{name}" not found')
-
     def place(self, kind: Kind, namespace: str, name: str) -> Place:
         return kind.bucket, namespace if kind.namespaced else "", name
 
@@ -57,15 +58,17 @@ class Core:
     def need(self, kind: Kind, namespace: str, name: str) -> Stored:
         stored = self.find(kind, namespace, name)
         if stored is None:
-            raise self.not_found(kind, name)
+            raise refusals.not_found(kind, name)
         return stored
 
     # Creating
 
-    def create(self, kind: Kind, obj: Object, manager: str, *, dry: bool = False, keep_status: bool = False) -> Object:
+    def create(
+        self, kind: Kind, obj: Object, manager: str, *, dry: bool = False, keep_status: bool = False,
+        rule: decode.Rule = decode.LENIENT,
+    ) -> Object:  # fmt: skip
         """``obj`` may lack a name when it has a generateName. Raises ApiError 400, 403, 404, 409, 422."""
-        new = _plain(obj)
-        decode.check(kind, new)
+        new = self._read(kind, _plain(obj), rule)
         meta = new["metadata"]
         meta.pop("resourceVersion", None)
         if not meta.get("name") and meta.get("generateName"):
@@ -78,26 +81,32 @@ class Core:
             self._born(kind, new)
             self._settle(kind, new, None)
             entry = fields.Entry(manager, "Update", kind.api_version, "", self.stamp(), set())
-            fields.note_update(None, new, shapes.of(kind), entry)
+            fields.note_update(_nothing(kind), new, shapes.of(kind), entry, kind.status)
             return self._store(kind, new, dry=dry)
+
+    def _read(self, kind: Kind, obj: Object, rule: decode.Rule) -> Object:
+        """``obj`` as its kind has it. Raises ApiError 400."""
+        new, unknown = decode.body(kind, obj)
+        if why := rule.judge([*unknown, *schema.unknown(new, kind.schema)]):
+            raise refusals.unfit(kind, why)
+        return new
 
     def _admit(self, kind: Kind, new: Object) -> None:
         meta = new["metadata"]
         name, namespace = meta.get("name", ""), meta.get("namespace", "")
-        refusals.check_name(kind, name)
         if kind.namespaced:
             if not namespace:
-                raise ApiError(400, "BadRequest", "an empty namespace may not be set during creation")
+                raise refusals.bad("an empty namespace may not be set during creation")
             home = self.objects.get(("Namespace", "", namespace))
             if home is None:
-                raise ApiError(404, "NotFound", f'namespaces "{namespace}" not found')
+                raise refusals.no_namespace(namespace)
             if home.body["metadata"].get("deletionTimestamp"):
-                raise ApiError(403, "Forbidden", f'{kind.resource} "{name}" is forbidden: unable to create new content '
-                               f"in namespace {namespace} because it is being terminated")  # fmt: skip
+                why = f"unable to create new content in namespace {namespace} because it is being terminated"
+                raise refusals.forbidden(kind, name, why)
         else:
             meta.pop("namespace", None)
-        if self.find(kind, namespace, name) is not None:
-            raise ApiError(409, "AlreadyExists", f'{kind.resource} "{name}" already exists')
+        if name and self.find(kind, namespace, name) is not None:
+            raise refusals.exists(kind, name)
 
     def _born(self, kind: Kind, new: Object) -> None:
         meta = new["metadata"]
@@ -107,50 +116,56 @@ class Core:
         meta["creationTimestamp"] = self.stamp()
         if kind.generation:
             meta["generation"] = 1
-        if kind.status and not kind.crd:  # a struct in Go, written even when it is empty
-            new.setdefault("status", {})
+        if kind.bucket in _PROTECTED:
+            meta["finalizers"] = [*dict.fromkeys([*meta.get("finalizers", ()), _PROTECTED[kind.bucket]])]
 
     # Changing
 
     def update(
-        self, kind: Kind, namespace: str, name: str, obj: Object, manager: str, *, sub: str = "", dry: bool = False
-    ) -> Object:
+        self, kind: Kind, namespace: str, name: str, obj: Object, manager: str, *, sub: str = "", dry: bool = False,
+        rule: decode.Rule = decode.LENIENT,
+    ) -> Object:  # fmt: skip
         """Replaces the object (``sub`` empty) or its status. Raises ApiError 400, 404, 409, 422."""
+        new = self._read(kind, _plain(obj), rule)
         with self.objects.lock:
             old = self.need(kind, namespace, name)
-            new = _plain(obj)
-            decode.check_metadata(new.get("metadata"))
             self._check_precondition(kind, old, new)
             if kind.crd and not new["metadata"].get("resourceVersion"):
                 why = "Invalid value: 0: must be specified for an update"
-                cause = {"reason": "FieldValueInvalid", "field": "metadata.resourceVersion", "message": why}
-                raise refusals.InvalidError(kind, name, [cause])
+                raise refusals.InvalidError(kind, name, [refusals.cause("Invalid", "metadata.resourceVersion", why)])
             return self._replace(kind, old, new, manager, sub, dry=dry)
 
     def patch(
         self, kind: Kind, namespace: str, name: str, change: Callable[[Object], Object], manager: str,
-        *, sub: str = "", dry: bool = False,
+        *, sub: str = "", dry: bool = False, rule: decode.Rule = decode.LENIENT, quoted: Any = None,
     ) -> Object:  # fmt: skip
-        """Stores ``change(copy)``. Raises ApiError 400, 404, 409, 422."""
+        """Stores ``change(copy)``. Raises ApiError 400, 404, 409, 422; ``quoted`` is what a refusal says that it was
+        given, None: the whole object after the change."""
         with self.objects.lock:
             old = self.need(kind, namespace, name)
-            new = change(self.served(kind, old))
-            decode.check_metadata(new.get("metadata"))
+            changed = change(self.served(kind, old))
+            try:
+                new, unknown = decode.fit(kind, changed)
+                why = rule.judge([*unknown, *schema.unknown(new, kind.schema)])
+            except decode.GoError as wrong:
+                why = str(wrong)
+            if why:
+                raise refusals.patch(changed if quoted is None else quoted, why)
             self._check_precondition(kind, old, new)
             return self._replace(kind, old, new, manager, sub, dry=dry)
 
     def _check_precondition(self, kind: Kind, old: Stored, new: Object) -> None:
         meta, name = new["metadata"], old.body["metadata"]["name"]
         if meta.get("name", name) != name:
-            raise ApiError(400, "BadRequest", f"the name of the object ({meta.get('name')}) does not match the name "
-                           f"on the URL ({name})")  # fmt: skip
+            raise refusals.bad(
+                f"the name of the object ({meta.get('name')}) does not match the name on the URL ({name})"
+            )
         if meta.get("resourceVersion", str(old.version)) != str(old.version):
-            raise ApiError(409, "Conflict", f'Operation cannot be fulfilled on {kind.resource} "{name}": the object '
-                           "has been modified; please apply your changes to the latest version and try "
-                           "again")  # fmt: skip
-        if meta.get("uid", old.body["metadata"]["uid"]) != old.body["metadata"]["uid"]:
-            raise ApiError(409, "Conflict", f'Operation cannot be fulfilled on {kind.resource} "{name}": Precondition '
-                           "failed: UID in precondition differs from UID in object meta")  # fmt: skip
+            raise refusals.changed(kind, name)
+        uid = old.body["metadata"]["uid"]
+        if (other := meta.get("uid", uid)) != uid:
+            why = refusals.cause("Invalid", "metadata.uid", f'Invalid value: "{other}": field is immutable')
+            raise refusals.InvalidError(kind, name, [why])
 
     def _replace(self, kind: Kind, old: Stored, new: Object, manager: str, sub: str, *, dry: bool) -> Object:
         before = self.served(kind, old)
@@ -162,11 +177,11 @@ class Core:
             new.pop("status", None)
             if "status" in before:
                 new["status"] = before["status"]
-        _inherit(before, new)
+        bodies.inherit(before, new)
         self._settle(kind, new, before)
         entry = fields.Entry(manager, "Update", kind.api_version, sub, self.stamp(), set())
         raw = new["metadata"].get("managedFields")
-        fields.note_update(_with_managers(before, raw), new, shapes.of(kind), entry)
+        fields.note_update(bodies.with_managers(before, raw), new, shapes.of(kind), entry, kind.status and not sub)
         return self._store(kind, new, before, dry=dry)
 
     def apply(
@@ -174,31 +189,46 @@ class Core:
         *, force: bool = False, sub: str = "", dry: bool = False,
     ) -> Object:  # fmt: skip
         """Server-side apply. Raises ApiError 400, 403, 404, 409 (ConflictError), 422."""
-        config = _plain(obj)
-        meta = config.setdefault("metadata", {})
-        refusals.check_typed(kind, namespace, name, config)
-        if meta.get("managedFields"):
-            raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
-        meta["name"] = name
+        config = self._applied(kind, name, _plain(obj))
+        meta = config["metadata"]
         if kind.namespaced:
             meta["namespace"] = namespace
         mine = fields.Entry(manager, "Apply", kind.api_version, sub, self.stamp(), set())
         with self.objects.lock:
             old = self.find(kind, namespace, name)
             if old is None and sub:
-                raise self.not_found(kind, name)
-            _keep(config, kind, sub)
-            if kind.bucket == "Secret":
-                defaults.fill(kind, config)
+                raise refusals.not_found(kind, name)
+            bodies.keep(config, kind, sub)
             if old is None:
                 return self._apply_new(kind, config, mine, dry=dry)
             before = self.served(kind, old)
             self._check_precondition(kind, old, config)
-            new = fields.apply(before, config, shapes.of(kind), mine, force=force)
+            new = fields.apply(before, config, shapes.of(kind), mine, force=force, over=bodies.kubectl(before, manager))
+            if bodies.kubectl(before, manager):
+                new["metadata"]["annotations"][bodies.LAST_APPLIED] = bodies.last_applied(config)
             new["apiVersion"], new["kind"] = kind.api_version, kind.name
-            _inherit(before, new)
+            bodies.inherit(before, new)
             self._settle(kind, new, before)
             return self._store(kind, new, before, dry=dry)
+
+    def _applied(self, kind: Kind, name: str, config: Object) -> Object:
+        """What is applied, as its kind has it. Raises ApiError 400, and 500 without a reason, which is how the API
+        server answers when it does not fit."""
+        named = meta if isinstance(meta := config.get("metadata"), dict) else {}
+        where = f"({named.get('namespace', '')}/{named.get('name', '')}; {kind.group}/{kind.version}, Kind={kind.name})"
+        if problem := typed.problem(config, shapes.of(kind)):
+            raise ApiError(500, "", f"failed to create typed patch object {where}: {problem}")
+        try:
+            fresh, _ = decode.fit(kind, config, truncate=True)
+        except decode.GoError as why:
+            what = f"{kind.group}/{kind.version}, Kind={kind.name}"
+            how = "error decoding from json: " if str(why).startswith("illegal base64") else ""
+            raise ApiError(500, "", f"failed to convert new object {where} to proper version: unable to convert "
+                           f"unstructured object to {what}: {how}{why}") from None  # fmt: skip
+        if named.get("managedFields"):
+            raise refusals.bad("metadata.managedFields must be nil")
+        fresh["metadata"]["name"] = name
+        return fresh
 
     def _apply_new(self, kind: Kind, config: Object, mine: fields.Entry, *, dry: bool) -> Object:
         self._admit(kind, config)
@@ -213,26 +243,27 @@ class Core:
     def _settle(self, kind: Kind, new: Object, before: Object | None) -> None:
         """Defaults and validation, in place."""
         new["apiVersion"], new["kind"] = kind.api_version, kind.name
-        decode.check(kind, new)
+        causes = list(validation.metadata(kind, new, before))
         if kind.schema is not None:
             settled = schema.settle(new, kind.schema)
             new.clear()
             new.update(settled)
-            causes = list(schema.check(new, kind.schema))
-        else:
+            causes += schema.check(new, kind.schema)
+        elif not kind.crd:
             defaults.fill(kind, new)
-            causes = list(defaults.check(kind, new, before))
+            decode.complete(kind, new)
+            causes += validation.check(kind, new, before)
         if causes:
-            raise refusals.InvalidError(kind, new["metadata"]["name"], causes)
+            raise refusals.InvalidError(kind, new["metadata"].get("name", ""), causes)
 
     def _store(self, kind: Kind, new: Object, before: Object | None = None, *, dry: bool = False) -> Object:
         """Commits ``new``, removes it when its last finalizer went, or leaves all alone when nothing changed."""
         meta = new["metadata"]
         place = self.place(kind, meta.get("namespace", ""), meta["name"])
         if before is not None:
-            if kind.generation and _essence(before) != _essence(new):
+            if kind.generation and bodies.essence(before) != bodies.essence(new):
                 meta["generation"] = before["metadata"].get("generation", 0) + 1
-            if _same(before, new):
+            if bodies.same(before, new):
                 return before
         if dry:
             return _plain(new)
@@ -253,16 +284,15 @@ class Core:
         with self.objects.lock:
             old = self.need(kind, namespace, name)
             for key, value in (preconditions or {}).items():
-                if old.body["metadata"].get(key) != value:
-                    raise ApiError(409, "Conflict", f'Operation cannot be fulfilled on {kind.resource} "{name}": '
-                                   f"Precondition failed: {key} in precondition: {value}")  # fmt: skip
+                found = old.body["metadata"].get(key)
+                if found != value:
+                    raise refusals.precondition(kind, name, key, value, found)
             if kind.bucket == "Namespace" and name in _UNDELETABLE:
-                raise ApiError(403, "Forbidden", f'namespaces "{name}" is forbidden: this namespace may not be deleted')
+                raise refusals.forbidden(kind, name, "this namespace may not be deleted")
             new = self.served(kind, old)
             meta = new["metadata"]
-            extra = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy)
-            if extra and not meta.get("deletionTimestamp"):
-                meta["finalizers"] = [*meta.get("finalizers", []), extra]
+            if not meta.get("deletionTimestamp"):
+                bodies.hold(kind, meta, policy)
             if dry:
                 return new, not held(kind, new)
             if not held(kind, new):
@@ -296,6 +326,13 @@ class Core:
                     return self._store(kind, new, self.served(kind, old))
 
 
+def _nothing(kind: Kind) -> Object:
+    """An object of the kind before anybody set a field of it."""
+    empty: Object = {"metadata": {}}
+    decode.complete(kind, empty)
+    return empty
+
+
 def _plain(obj: Object) -> Object:
     """A copy that shares nothing; raises ApiError 400 for what is not JSON."""
     try:
@@ -320,46 +357,3 @@ def held(kind: Kind, obj: Object) -> bool:
     """Whether finalizers keep the object from going away."""
     in_spec = kind.bucket == "Namespace" and bool((obj.get("spec") or {}).get("finalizers"))
     return in_spec or bool(obj["metadata"].get("finalizers"))
-
-
-def _keep(config: Object, kind: Kind, sub: str) -> None:
-    """Leaves in ``config`` only what the subresource may set."""
-    if sub == "status":
-        for key in [k for k in config if k not in ("apiVersion", "kind", "metadata", "status")]:
-            del config[key]
-        config["metadata"] = {k: v for k, v in config["metadata"].items() if k in ("name", "namespace")}
-    elif kind.status:
-        config.pop("status", None)
-
-
-def _inherit(before: Object, new: Object) -> None:
-    """What no client may change."""
-    old, meta = before["metadata"], new["metadata"]
-    for key in ("uid", "creationTimestamp", "generation", "name", "namespace", "resourceVersion",
-                "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"):  # fmt: skip
-        if key in old:
-            meta[key] = old[key]
-        else:
-            meta.pop(key, None)
-
-
-def _with_managers(before: Object, raw: Any) -> Object:
-    """``before``, with the managers that a client sent where it reset them (``managedFields: [{}]``)."""
-    if isinstance(raw, list) and raw != before["metadata"].get("managedFields"):
-        return {**before, "metadata": {**before["metadata"], "managedFields": [r for r in raw if r]}}
-    return before
-
-
-def _essence(obj: Object) -> Object:
-    return {k: v for k, v in obj.items() if k not in ("metadata", "status", "apiVersion")}
-
-
-def _same(before: Object, new: Object) -> bool:
-    """Equal but for versions and the times in managedFields."""
-
-    def bare(obj: Object) -> Object:
-        meta = {k: v for k, v in obj["metadata"].items() if k not in ("resourceVersion", "managedFields")}
-        managed = [{k: v for k, v in m.items() if k != "time"} for m in obj["metadata"].get("managedFields", [])]
-        return {**obj, "metadata": {**meta, "managedFields": managed}, "apiVersion": ""}
-
-    return bare(before) == bare(new)

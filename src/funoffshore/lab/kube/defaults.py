@@ -1,4 +1,4 @@
-"""What the API server fills in and refuses for built-in kinds.
+"""What the API server fills in for built-in kinds.
 
 Deployments and pods as recorded from a Kubernetes v1.36 API server, the rest as in the API reference.
 """
@@ -6,14 +6,19 @@ Deployments and pods as recorded from a Kubernetes v1.36 API server, the rest as
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from funoffshore.lab.kube.api import Object
 from funoffshore.lab.kube.kinds import Kind
-from funoffshore.lab.kube.schema import Cause
 
 _PROBE = {"failureThreshold": 3, "periodSeconds": 10, "successThreshold": 1, "timeoutSeconds": 1}
+_TOLERATED = tuple(
+    {"effect": "NoExecute", "key": f"node.kubernetes.io/{key}", "operator": "Exists", "tolerationSeconds": 300}
+    for key in ("not-ready", "unreachable")
+)
+"""Of every pod, for five minutes."""
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}
 
 
@@ -34,15 +39,28 @@ def _part(obj: Object, key: str) -> Object:
 
 def pod_spec(spec: Object, *, restart: str = "Always") -> None:
     """Fills in a pod's or pod template's ``spec``."""
-    spec.setdefault("restartPolicy", restart)
+    if restart:
+        spec.setdefault("restartPolicy", restart)
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("schedulerName", "default-scheduler")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("securityContext", {})
     if spec.get("serviceAccountName"):
         spec.setdefault("serviceAccount", spec["serviceAccountName"])
+    for volume in _each(spec.get("volumes")):
+        _volume(volume)
     for container in [*_each(spec.get("containers")), *_each(spec.get("initContainers"))]:
         _container(container)
+
+
+def _volume(volume: Object) -> None:
+    for source in ("configMap", "secret", "projected", "downwardAPI"):
+        if isinstance(volume.get(source), dict):
+            volume[source].setdefault("defaultMode", 420)
+    if isinstance(volume.get("hostPath"), dict):
+        volume["hostPath"].setdefault("type", "")
+    if set(volume) == {"name"}:
+        volume["emptyDir"] = {}
 
 
 def _container(container: Object) -> None:
@@ -51,6 +69,10 @@ def _container(container: Object) -> None:
     floating = "@" not in image and tag in ("", "latest")
     container.setdefault("imagePullPolicy", "Always" if floating else "IfNotPresent")
     container.setdefault("resources", {})
+    for variable in _each(container.get("env")):
+        field = (variable.get("valueFrom") or {}).get("fieldRef")
+        if isinstance(field, dict):
+            field.setdefault("apiVersion", "v1")
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     for port in _each(container.get("ports")):
@@ -60,6 +82,13 @@ def _container(container: Object) -> None:
             container[name] = {**_PROBE, **container[name]}
             if isinstance(container[name].get("httpGet"), dict):
                 container[name]["httpGet"] = {"path": "/", "scheme": "HTTP", **container[name]["httpGet"]}
+
+
+def _quantities(resources: Object) -> None:
+    """Limits count as requests where there are none."""
+    limits, requests = resources.get("limits"), resources.get("requests")
+    if isinstance(limits, dict) and limits:
+        resources["requests"] = {**limits, **(requests or {})}
 
 
 def _template(spec: Object, restart: str = "Always") -> None:
@@ -91,12 +120,15 @@ def _stateful_set(obj: Object) -> None:
         claim.setdefault("apiVersion", "v1")
         claim.setdefault("kind", "PersistentVolumeClaim")
         _part(claim, "spec").setdefault("volumeMode", "Filesystem")
-        claim.setdefault("status", {"phase": "Pending"})
+        _part(claim, "status").setdefault("phase", "Pending")
     _template(spec)
 
 
 def _daemon_set(obj: Object) -> None:
     spec = _part(obj, "spec")
+    meta = obj["metadata"]
+    generation = str(meta.get("generation", 1))
+    _part(meta, "annotations")["deprecated.daemonset.template.generation"] = generation
     spec.setdefault("revisionHistoryLimit", 10)
     spec.setdefault("updateStrategy", {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}})
     _template(spec)
@@ -107,11 +139,22 @@ def _job_spec(spec: Object) -> None:
              "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed"}  # fmt: skip
     for key, value in parts.items():
         spec.setdefault(key, value)
-    _template(spec, restart="Never")
+    _template(spec, restart="")
 
 
 def _job(obj: Object) -> None:
-    _job_spec(_part(obj, "spec"))
+    spec = _part(obj, "spec")
+    _job_spec(spec)
+    uid = obj["metadata"].get("uid")
+    if uid and not spec.get("manualSelector") and not spec.get("selector"):
+        name = obj["metadata"].get("name", "")
+        labels = {"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name,
+                  "controller-uid": uid, "job-name": name}  # fmt: skip
+        _part(_part(spec["template"], "metadata"), "labels").update(labels)
+        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    labels = (spec["template"].get("metadata") or {}).get("labels") or {}
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = dict(labels)
 
 
 def _cron_job(obj: Object) -> None:
@@ -124,15 +167,33 @@ def _cron_job(obj: Object) -> None:
     }
     for key, value in parts.items():
         spec.setdefault(key, value)
-    _template(_part(_part(spec, "jobTemplate"), "spec"), restart="OnFailure")
+    _template(_part(_part(spec, "jobTemplate"), "spec"), restart="")
 
 
 def _pod(obj: Object) -> None:
     spec = _part(obj, "spec")
     pod_spec(spec)
-    spec.setdefault("enableServiceLinks", True)
     spec.setdefault("serviceAccountName", "default")
     spec.setdefault("serviceAccount", spec["serviceAccountName"])
+    spec.setdefault("enableServiceLinks", True)
+    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+    spec.setdefault("priority", 0)
+    for container in [*_each(spec.get("containers")), *_each(spec.get("initContainers"))]:
+        _quantities(_part(container, "resources"))
+    known = {(t.get("key"), t.get("effect")) for t in _each(spec.get("tolerations"))}
+    missing = [t for t in _TOLERATED if (t["key"], t["effect"]) not in known and (None, None) not in known]
+    spec["tolerations"] = [*_each(spec.get("tolerations")), *(dict(t) for t in missing)]
+    status = _part(obj, "status")
+    status.setdefault("phase", "Pending")
+    status.setdefault("qosClass", _quality(spec))
+
+
+def _quality(spec: Object) -> str:
+    asked = [c.get("resources") or {} for c in _each(spec.get("containers"))]
+    if not any(r.get("limits") or r.get("requests") for r in asked):
+        return "BestEffort"
+    whole = all({"cpu", "memory"} <= set(r.get("limits") or {}) and r["limits"] == r.get("requests") for r in asked)
+    return "Guaranteed" if whole else "Burstable"
 
 
 def _service(obj: Object) -> None:
@@ -149,8 +210,21 @@ def _service(obj: Object) -> None:
         spec.setdefault("allocateLoadBalancerNodePorts", True)
     for port in _each(spec.get("ports")):
         port.setdefault("protocol", "TCP")
-        if "port" in port:
-            port.setdefault("targetPort", port["port"])
+        if port.get("targetPort") in (None, 0, ""):
+            port["targetPort"] = port.get("port")
+    if spec["type"] != "ExternalName":
+        _cluster_ip(spec, "/".join((obj["metadata"].get("namespace", ""), obj["metadata"].get("name", ""))))
+
+
+def _cluster_ip(spec: Object, place: str) -> None:
+    seed = zlib.crc32(f"Service/{place}".encode())
+    if not spec.get("clusterIP"):
+        spec["clusterIP"] = f"10.43.{seed // 250 % 250 + 1}.{seed % 250 + 2}"
+    spec.setdefault("clusterIPs", [spec["clusterIP"]])
+    if spec["type"] in ("LoadBalancer", "NodePort"):
+        for number, port in enumerate(_each(spec.get("ports"))):
+            if not port.get("nodePort"):
+                port["nodePort"] = 30000 + (seed + number) % 2768
 
 
 def _secret(obj: Object) -> None:
@@ -171,6 +245,41 @@ def _claim(obj: Object) -> None:
     _part(obj, "status").setdefault("phase", "Pending")
 
 
+def _persistent_volume(obj: Object) -> None:
+    spec = _part(obj, "spec")
+    spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
+    spec.setdefault("volumeMode", "Filesystem")
+    if isinstance(spec.get("hostPath"), dict):
+        spec["hostPath"].setdefault("type", "")
+    _part(obj, "status").setdefault("phase", "Pending")
+
+
+def _network_policy(obj: Object) -> None:
+    spec = _part(obj, "spec")
+    for direction in ("ingress", "egress"):
+        for rule in _each(spec.get(direction)):
+            for port in _each(rule.get("ports")):
+                port.setdefault("protocol", "TCP")
+    spec.setdefault("policyTypes", ["Ingress", *(["Egress"] if spec.get("egress") else [])])
+
+
+def _priority_class(obj: Object) -> None:
+    obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+
+def _autoscaler(obj: Object) -> None:
+    spec = _part(obj, "spec")
+    spec.setdefault("minReplicas", 1)
+    target = {"type": "Utilization", "averageUtilization": 80}
+    spec.setdefault("metrics", [{"type": "Resource", "resource": {"name": "cpu", "target": target}}])
+
+
+def _role_binding(obj: Object) -> None:
+    for subject in _each(obj.get("subjects")):
+        if subject.get("kind") in ("User", "Group"):
+            subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+
+
 def _storage_class(obj: Object) -> None:
     obj.setdefault("reclaimPolicy", "Delete")
     obj.setdefault("volumeBindingMode", "Immediate")
@@ -189,6 +298,10 @@ _FILL: dict[str, Callable[[Object], None]] = {
     "Deployment.apps": _deployment, "ReplicaSet.apps": _replica_set, "StatefulSet.apps": _stateful_set,
     "DaemonSet.apps": _daemon_set, "Job.batch": _job, "CronJob.batch": _cron_job, "Pod": _pod, "Service": _service,
     "Secret": _secret, "Namespace": _namespace, "PersistentVolumeClaim": _claim,
+    "PersistentVolume": _persistent_volume, "NetworkPolicy.networking.k8s.io": _network_policy,
+    "PriorityClass.scheduling.k8s.io": _priority_class, "HorizontalPodAutoscaler.autoscaling": _autoscaler,
+    "RoleBinding.rbac.authorization.k8s.io": _role_binding,
+    "ClusterRoleBinding.rbac.authorization.k8s.io": _role_binding,
     "StorageClass.storage.k8s.io": _storage_class, "CustomResourceDefinition.apiextensions.k8s.io": _crd,
 }  # fmt: skip
 
@@ -198,71 +311,3 @@ def fill(kind: Kind, obj: Object) -> None:
     filler = _FILL.get(kind.bucket)
     if filler:
         filler(obj)
-
-
-def check(kind: Kind, obj: Object, before: Object | None) -> Iterator[Cause]:
-    """Every reason to refuse ``obj`` as the successor of ``before``."""
-    spec = obj.get("spec") if isinstance(obj.get("spec"), dict) else {}
-    old = (before or {}).get("spec") or {}
-    if kind.bucket in ("Deployment.apps", "StatefulSet.apps", "DaemonSet.apps", "ReplicaSet.apps"):
-        yield from _check_workload(spec or {}, old)
-    if kind.bucket in ("Deployment.apps", "StatefulSet.apps", "DaemonSet.apps", "ReplicaSet.apps", "Job.batch"):
-        template = (spec or {}).get("template") or {}
-        yield from _check_containers(template.get("spec") or {}, "spec.template.spec")
-        if kind.bucket == "Job.batch" and old and template.get("spec") != (old.get("template") or {}).get("spec"):
-            yield _cause("Invalid", "spec.template", 'Invalid value: "…": field is immutable')
-    elif kind.bucket == "Pod":
-        yield from _check_containers(spec or {}, "spec")
-    elif kind.bucket == "Secret" and before and before.get("type") != obj.get("type"):
-        yield _cause("Invalid", "type", f'Invalid value: "{obj.get("type")}": field is immutable')
-    elif kind.bucket in ("Secret", "ConfigMap") and before and before.get("immutable"):
-        if any(before.get(k) != obj.get(k) for k in ("data", "binaryData", "immutable")):
-            yield _cause("Forbidden", "data", "Forbidden: field is immutable when `immutable` is set")
-    elif kind.bucket == "CustomResourceDefinition.apiextensions.k8s.io":
-        yield from _check_crd(obj, spec or {})
-
-
-def _check_workload(spec: Object, old: Object) -> Iterator[Cause]:
-    selector = spec.get("selector")
-    wanted = selector.get("matchLabels") if isinstance(selector, dict) else None
-    if not isinstance(selector, dict):
-        yield _cause("Required", "spec.selector", "Required value")
-        return
-    template = spec.get("template") or {}
-    labels = (template.get("metadata") or {}).get("labels") or {} if isinstance(template, dict) else {}
-    if isinstance(wanted, dict) and isinstance(labels, dict) and any(labels.get(k) != v for k, v in wanted.items()):
-        yield _cause("Invalid", "spec.template.metadata.labels",
-                     f"Invalid value: {labels!r}: `selector` does not match template `labels`")  # fmt: skip
-    if old and old.get("selector") != selector:
-        yield _cause("Invalid", "spec.selector", "Invalid value: {…}: field is immutable")
-
-
-def _check_containers(spec: Object, path: str) -> Iterator[Cause]:
-    containers = spec.get("containers")
-    if not isinstance(containers, list) or not containers:
-        yield _cause("Required", f"{path}.containers", "Required value")
-        return
-    for number, container in enumerate(containers):
-        for field in ("name", "image"):
-            if not isinstance(container, dict) or not container.get(field):
-                yield _cause("Required", f"{path}.containers[{number}].{field}", "Required value")
-
-
-def _check_crd(obj: Object, spec: Object) -> Iterator[Cause]:
-    for field in ("group", "names", "scope", "versions"):
-        if not spec.get(field):
-            yield _cause("Required", f"spec.{field}", "Required value")
-    names = spec.get("names") or {}
-    expected = f"{names.get('plural')}.{spec.get('group')}"
-    if obj["metadata"].get("name") != expected:
-        yield _cause("Invalid", "metadata.name", f'Invalid value: "{obj["metadata"].get("name")}": must be '
-                     'spec.names.plural+"."+spec.group')  # fmt: skip
-    versions = list(_each(spec.get("versions")))
-    if sum(bool(v.get("storage")) for v in versions) != 1 or not all(isinstance(v.get("name"), str) for v in versions):
-        yield _cause(
-            "Invalid", "spec.versions", "Invalid value: must have exactly one version marked as storage version"
-        )
-
-
-def _cause(reason: str, field: str, message: str) -> Cause:
-    return {"reason": f"FieldValue{reason}", "field": field, "message": message}

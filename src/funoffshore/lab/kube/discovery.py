@@ -1,9 +1,9 @@
-"""What the cluster says about itself: groups, resources, health, version, a minimal OpenAPI document."""
+"""What the cluster says about itself: groups, resources, health, version."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
 
 from funoffshore.lab.kube.api import Object
 from funoffshore.lab.kube.kinds import Kind, Kinds
@@ -19,7 +19,8 @@ def version(text: str) -> Object:
     major, minor = match.groups() if match else ("1", "0")
     return {"major": major, "minor": minor, "gitVersion": text, "gitCommit": "0" * 40, "gitTreeState": "clean",
             "buildDate": "2026-07-28T00:00:00Z", "goVersion": "go1.26.8", "compiler": "gc", "platform": "linux/amd64",
-            "emulationMajor": major, "emulationMinor": minor}  # fmt: skip
+            "emulationMajor": major, "emulationMinor": minor, "minCompatibilityMajor": major,
+            "minCompatibilityMinor": str(int(minor) - 1)}  # fmt: skip
 
 
 def health(path: str, *, verbose: bool) -> str:
@@ -61,7 +62,7 @@ def _group(name: str, versions: list[str]) -> Object:
 def resources(kinds: Kinds, group_: str, version_: str) -> Object | None:
     """``/api/v1`` or ``/apis/<group>/<version>``."""
     found: list[Object] = []
-    for kind in kinds.all():
+    for kind in sorted(kinds.all(), key=lambda k: k.plural):
         if (kind.group, kind.version) == (group_, version_):
             found += _resource(kind)
     if not found:
@@ -70,46 +71,79 @@ def resources(kinds: Kinds, group_: str, version_: str) -> Object | None:
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": found}
 
 
+_SPECIAL = {
+    "v1/Namespace": (("finalize", "", "", "Namespace", ("update",)),),
+    "v1/Pod": (("eviction", "policy", "v1", "Eviction", ("create",)), ("log", "", "", "Pod", ("get",))),
+    "v1/ServiceAccount": (("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",)),),
+}
+"""Subresources beside ``status`` and ``scale``: name, group, version, kind, verbs."""
+
+
+def _subresources(kind: Kind) -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
+    verbs = ("get", "patch", "update")
+    yield from _SPECIAL.get(kind.key, ())
+    if kind.scale:
+        yield "scale", "autoscaling", "v1", "Scale", verbs
+    if kind.status:
+        yield "status", "", "", kind.name, verbs
+
+
+def _verbs(kind: Kind) -> list[str]:
+    return [v for v in _VERBS if v != "deletecollection" or kind.key not in ("v1/Namespace", "v1/Service")]
+
+
 def _resource(kind: Kind) -> list[Object]:
     main: Object = {"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
-                    "kind": kind.name, "verbs": _VERBS}  # fmt: skip
+                    "kind": kind.name, "verbs": _verbs(kind)}  # fmt: skip
     if kind.short:
         main["shortNames"] = list(kind.short)
     if kind.categories:
         main["categories"] = list(kind.categories)
     found = [main]
-    verbs = ["get", "patch", "update"]
-    base = {"singularName": "", "namespaced": kind.namespaced, "verbs": verbs}
-    if kind.status:
-        found.append({**base, "name": f"{kind.plural}/status", "kind": kind.name})
-    if kind.scale:
-        found.append({**base, "name": f"{kind.plural}/scale", "kind": "Scale", "group": "autoscaling", "version": "v1"})
+    for name, group_, version_, of, verbs in _subresources(kind):
+        where = {"group": group_, "version": version_} if group_ else {}
+        found.append({"name": f"{kind.plural}/{name}", "singularName": "", "namespaced": kind.namespaced, **where,
+                      "kind": of, "verbs": list(verbs)})  # fmt: skip
     return found
 
 
-def openapi(text: str) -> Object:
-    """A Swagger document without definitions: clients then send what they have and let the server judge."""
-    return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": text}, "paths": {}, "definitions": {}}
+# All of it in one answer
+
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
-def openapi_of(kinds: Kinds, parts: list[str]) -> Object | None:
-    """``/openapi/v3/…`` of one group and version: only that the server validates fields itself, which is what
-    kubectl wants to know before it applies."""
-    group_, version_ = (parts[1], parts[2]) if len(parts) == 3 else ("", parts[-1])
-    found = [k for k in kinds.all() if (k.group, k.version) == (group_, version_)]
-    parameter = {"name": "fieldValidation", "in": "query", "schema": {"type": "string", "uniqueItems": True}}
-    paths = {}
-    for kind in found:
-        inside = "/namespaces/{namespace}" if kind.namespaced else ""
-        patch = {"operationId": f"patch{kind.name}", "parameters": [parameter], "responses": {},
-                 "x-kubernetes-action": "patch",
-                 "x-kubernetes-group-version-kind": {"group": group_, "kind": kind.name,
-                                                     "version": version_}}  # fmt: skip
-        paths[f"/{'/'.join(parts)}{inside}/{kind.plural}/{{name}}"] = {"patch": patch}
-    return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version_}, "paths": paths} if found else None
+def aggregated(kinds: Kinds, *, core: bool) -> Object:
+    """``/api`` or ``/apis`` for clients that accept AGGREGATED."""
+    found: dict[str, dict[str, list[Object]]] = {}
+    for kind in kinds.all():
+        if (kind.group == "") == core:
+            found.setdefault(kind.group, {}).setdefault(kind.version, []).append(_discovered(kind))
+    for versions in found.values():
+        for kept in versions.values():
+            kept.sort(key=lambda r: str(r["resource"]))
+    items = []
+    for name, versions in found.items():
+        shown = [{"version": v, "resources": versions[v], "freshness": "Current"} for v in sorted(versions, key=_rank)]
+        items.append({"metadata": {"name": name} if name else {}, "versions": shown})
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
-def openapi_v3(kinds: Kinds) -> dict[str, Any]:
-    """``/openapi/v3``: where the documents of the groups are."""
-    places = {("api/v1" if not k.group else f"apis/{k.group}/{k.version}") for k in kinds.all()}
-    return {"paths": {p: {"serverRelativeURL": f"/openapi/v3/{p}"} for p in sorted(places)}}
+def _discovered(kind: Kind) -> Object:
+    def kind_of(group_: str, version_: str, name: str) -> Object:
+        return {"group": group_, "version": version_, "kind": name}
+
+    found: Object = {
+        "resource": kind.plural, "responseKind": kind_of("", "", kind.name), "verbs": _verbs(kind),
+        "scope": "Namespaced" if kind.namespaced else "Cluster", "singularResource": kind.singular,
+    }  # fmt: skip
+    if kind.crd:
+        found["responseKind"] = kind_of(kind.group, kind.version, kind.name)
+    if kind.short:
+        found["shortNames"] = list(kind.short)
+    if kind.categories:
+        found["categories"] = list(kind.categories)
+    subs = [
+        {"subresource": name, "responseKind": kind_of(group_, version_, of), "verbs": list(verbs)}
+        for name, group_, version_, of, verbs in _subresources(kind)
+    ]
+    return {**found, "subresources": subs} if subs else found

@@ -38,7 +38,7 @@ class ConflictError(ApiError):
                 for w in who
             ]
             text = f"Apply failed with {len(causes)} conflicts: " + "\n".join(blocks)
-        super().__init__(409, "Conflict", text)
+        super().__init__(409, "Conflict", text, {"causes": causes})
         self.causes = causes
 
 
@@ -87,6 +87,27 @@ def _flatten(value: Any, shape: Shape, path: Path, found: dict[Path, Any]) -> No
         if isinstance(item, dict):
             for name, inner in item.items():
                 _flatten(inner, shape.item().child(name), (*path, key, f"f:{name}"), found)
+
+
+def holders(obj: Object, shape: Shape) -> set[Path]:
+    """Every mapping and keyed list of ``obj``, empty ones and nulls included."""
+    found: set[Path] = set()
+
+    def walk(value: Any, place: Shape, path: Path) -> None:
+        items = place.keyed(value) if isinstance(value, list) else None
+        if value is None or items is not None or (isinstance(value, dict) and not place.whole()):
+            found.add(path)
+        if isinstance(value, dict) and not place.whole():
+            for key, inner in value.items():
+                walk(inner, place.child(key), (*path, f"f:{key}"))
+        for key, item in (items or {}).items():
+            for name, inner in item.items() if isinstance(item, dict) else ():
+                walk(inner, place.item().child(name), (*path, key, f"f:{name}"))
+
+    for key, value in obj.items():
+        if key not in ("apiVersion", "kind"):
+            walk(value, shape.child(key), (f"f:{key}",))
+    return found
 
 
 def encode(paths: set[Path]) -> Object:
@@ -139,7 +160,7 @@ def read(obj: Object) -> list[Entry]:
 def write(obj: Object, entries: list[Entry]) -> None:
     """Puts ``entries`` into ``obj``; those that own nothing are dropped."""
     raw = []
-    for entry in sorted((e for e in entries if e.paths), key=lambda e: (e.subresource, e.operation, e.manager)):
+    for entry in sorted((e for e in entries if e.paths), key=lambda e: (e.operation, e.time, e.manager, e.subresource)):
         item: Object = {
             "manager": entry.manager, "operation": entry.operation, "apiVersion": entry.api_version,
             "time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": encode(entry.paths),
@@ -167,17 +188,18 @@ def spell(path: Path) -> str:
     return text
 
 
-def apply(live: Object, config: Object, shape: Shape, mine: Entry, *, force: bool) -> Object:
+def apply(live: Object, config: Object, shape: Shape, mine: Entry, *, force: bool, over: str = "") -> Object:
     """``live`` after ``mine.manager`` applied ``config`` (both without what the subresource excludes).
 
-    ``mine`` says who and when; its paths are filled in here. Raises ConflictError unless ``force``.
+    ``mine`` says who and when; its paths are filled in here. Raises ConflictError unless ``force``; the fields of
+    manager ``over`` are nobody's.
     """
     wanted = flatten(config, shape)
     current = flatten(live, shape)
     entries = read(live)
     before = next((e.paths for e in entries if e.who == mine.who), set())
     others = [e for e in entries if e.who != mine.who]
-    causes = _conflicts(wanted, current, others)
+    causes = _conflicts(wanted, current, [e for e in others if e.manager != over])
     if causes and not force:
         raise ConflictError(causes)
     taken = {p for p, v in wanted.items() if v is not _ITEM and (p not in current or current[p] != v)}
@@ -198,7 +220,7 @@ def apply(live: Object, config: Object, shape: Shape, mine: Entry, *, force: boo
 def _conflicts(wanted: dict[Path, Any], current: dict[Path, Any], others: list[Entry]) -> list[dict[str, str]]:
     causes = []
     for entry in others:
-        using = f" using {entry.api_version}" if entry.operation == "Update" or entry.api_version else ""
+        using = f" using {entry.api_version}" if entry.operation == "Update" else ""
         sub = f' with subresource "{entry.subresource}"' if entry.subresource else ""
         for path in sorted(entry.paths & wanted.keys()):
             value = wanted[path]
@@ -249,17 +271,23 @@ def _prune(value: Any, shape: Shape, gone: set[Path], kept: frozenset[Path], pat
     ]
 
 
-def note_update(before: Object | None, after: Object, shape: Shape, mine: Entry) -> None:
-    """Records in ``after`` that ``mine.manager`` changed what differs from ``before`` (create, update, patch)."""
-    old = flatten(before, shape) if before else {}
-    new = flatten(after, shape)
+def note_update(before: Object, after: Object, shape: Shape, mine: Entry, without_status: bool = False) -> None:
+    """Records in ``after`` that ``mine.manager`` changed what differs from ``before`` (create, update, patch).
+
+    ``without_status``: the status is not this request's to set, whatever is in it.
+    """
+    old, new = flatten(before, shape), flatten(after, shape)
+    there, here = holders(before, shape), holders(after, shape)
     changed = {p for p, v in new.items() if p not in old or (v is not _ITEM and old[p] != v)}
-    entries = read(before) if before else []
+    changed |= {p for p in here - there if p not in old and not (p[0] == "f:metadata" and p[-1][2:] in _UNMANAGED)}
+    if without_status:
+        changed = {p for p in changed if p[0] != "f:status"}
+    entries = read(before)
     own = next((e for e in entries if e.who == mine.who), None)
     for entry in entries:
-        entry.paths = {p for p in entry.paths if p in new}
+        entry.paths = {p for p in entry.paths if p in new or p in here}
         if entry is not own:
-            entry.paths -= {p for p in changed if new[p] is not _ITEM}
+            entry.paths -= {p for p in changed if p in new and new[p] is not _ITEM}
     if own is None:
         entries.append(mine)
         mine.paths = changed

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable
 
 from funoffshore.lab.kube.api import Object
-from funoffshore.lab.kube.core import CRD, established
+from funoffshore.lab.kube.bodies import CLEANUP, CRD
+from funoffshore.lab.kube.core import established
 from funoffshore.lab.kube.objects import Event, Place
 from funoffshore.lab.kube.worker import Worker
 
 API_SERVICE = "APIService.apiregistration.k8s.io"
+_KEPT = (("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt"))
+"""In every namespace; made again when somebody deletes them."""
 _ORPHANS = "orphans"
 """Not a bucket: places in the queue whose name is the UID of an owner that went."""
 
@@ -36,7 +38,8 @@ class Housekeeping:
             yield _ORPHANS, "", meta["uid"]
             if meta.get("namespace"):
                 home = self._core.objects.get(("Namespace", "", meta["namespace"]))
-                if home and home.body["metadata"].get("deletionTimestamp"):
+                kept = (event.place[0], meta["name"]) in _KEPT
+                if home and (kept or home.body["metadata"].get("deletionTimestamp")):
                     yield "Namespace", "", meta["namespace"]
             if event.place[0] == CRD:
                 self._core.kinds.drop(meta["name"])
@@ -95,16 +98,9 @@ class Housekeeping:
             self._empty_crd(crd)
             return
         fresh = _crd_status(crd, self._core.stamp())
-        finalizer = "customresourcecleanup.apiextensions.k8s.io"
-
-        def accept(obj: Object) -> None:
-            obj["status"] = fresh
-            if finalizer not in obj["metadata"].setdefault("finalizers", []):
-                obj["metadata"]["finalizers"].append(finalizer)
-
         # Served before it says so: whoever sees Established may use it at once.
         self._core.kinds.add(crd)
-        self._core.change(kind, "", name, accept)
+        self._core.change(kind, "", name, lambda o: o.update(status=fresh))
 
     def _empty_crd(self, crd: Object) -> None:
         left = False
@@ -120,7 +116,7 @@ class Housekeeping:
         if left:
             self._worker.later(0.2, (CRD, "", crd["metadata"]["name"]))
         else:
-            self._core.change(own, "", crd["metadata"]["name"], lambda o: o["metadata"].update(finalizers=[]))
+            self._core.change(own, "", crd["metadata"]["name"], _cleaned_up)
 
     # Owners
 
@@ -164,19 +160,10 @@ class Housekeeping:
         stored = self._core.objects.get(place)
         if stored is None or stored.body["metadata"].get("deletionTimestamp"):
             return
-        spec = stored.body["spec"]
-        ports = spec.get("ports") or []
-        seed = zlib.crc32("/".join(place).encode())
+        ports = stored.body["spec"].get("ports") or []
 
         def settle(obj: Object) -> None:
             spec = obj["spec"]
-            if spec["type"] != "ExternalName" and not spec.get("clusterIP"):
-                spec["clusterIP"] = f"10.43.{seed // 250 % 250 + 1}.{seed % 250 + 2}"
-            if spec.get("clusterIP"):
-                spec["clusterIPs"] = [spec["clusterIP"]]
-            if spec["type"] in ("LoadBalancer", "NodePort"):
-                for number, port in enumerate(spec.get("ports") or []):
-                    port.setdefault("nodePort", 30000 + (seed + number) % 2768)
             status = obj.setdefault("status", {}).setdefault("loadBalancer", {})
             if spec["type"] == "LoadBalancer" and self._address:
                 shown = [{"port": p["port"], "protocol": p["protocol"]} for p in ports if "port" in p]
@@ -200,6 +187,11 @@ class Housekeeping:
         self._core.change(kind, "", place[2], lambda o: o.update(status={"conditions": [condition]}))
 
 
+def _cleaned_up(crd: Object) -> None:
+    meta = crd["metadata"]
+    meta["finalizers"] = [f for f in meta.get("finalizers", ()) if f != CLEANUP]
+
+
 def _disown(obj: Object, uid: str) -> None:
     left = [o for o in obj["metadata"].get("ownerReferences", []) if o["uid"] != uid]
     obj["metadata"]["ownerReferences"] = left
@@ -220,5 +212,5 @@ def _crd_status(crd: Object, now: str) -> Object:
         ]  # fmt: skip
     status["acceptedNames"] = spec["names"]
     storage = [v["name"] for v in spec["versions"] if v.get("storage")]
-    status["storedVersions"] = sorted({*status.get("storedVersions", []), *storage})
+    status["storedVersions"] = sorted({*(status.get("storedVersions") or []), *storage})
     return status

@@ -36,6 +36,8 @@ class Kind:
     """Version in which objects are stored; the same as ``version`` unless a CRD has several."""
     schema: dict[str, Any] | None = field(default=None, compare=False)
     """``openAPIV3Schema`` of a CRD's version."""
+    columns: tuple[dict[str, Any], ...] = field(default=(), compare=False)
+    """``additionalPrinterColumns`` of a CRD's version."""
 
     @property
     def api_version(self) -> str:
@@ -50,6 +52,11 @@ class Kind:
     def resource(self) -> str:
         """``deployments.apps``, as messages of the API name it."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def qualified(self) -> str:
+        """``Deployment.apps``, as messages of the API name the kind."""
+        return f"{self.name}.{self.group}" if self.group else self.name
 
     @property
     def bucket(self) -> str:
@@ -144,6 +151,7 @@ def of_crd(crd: Object) -> list[Kind]:
             status="status" in (version.get("subresources") or {}), storage=storage,
             scale="scale" in (version.get("subresources") or {}),
             schema=(version.get("schema") or {}).get("openAPIV3Schema"),
+            columns=tuple(c for c in version.get("additionalPrinterColumns") or () if isinstance(c, dict)),
         )
         for version in versions
     ]  # fmt: skip

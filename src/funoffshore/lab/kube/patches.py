@@ -10,7 +10,7 @@ import copy
 from typing import Any
 
 from funoffshore.lab.kube.api import ApiError, Object
-from funoffshore.lab.kube.shapes import SET, Shape
+from funoffshore.lab.kube.shapes import Shape
 
 
 def _bad(message: str) -> ApiError:
@@ -65,18 +65,10 @@ def _merge_key(result: Object, key: str, value: Any, shape: Shape) -> None:
         result[key] = strategic(result.get(key), value, shape.child(key))
 
 
-def _merge_name(shape: Shape) -> str:
-    """The one field by which a strategic merge tells items apart, or empty."""
-    if shape.name == "ports":
-        return "containerPort" if shape.parent == "[]" else "port"
-    keys = shape.keys()
-    return keys[0] if keys else ""
-
-
 def _merge_list(target: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
-    if shape.keys() == SET:
+    name = shape.merge_key()
+    if name == "":
         return [*target, *(copy.deepcopy(item) for item in patch if item not in target)]
-    name = _merge_name(shape)
     if not name or any(not isinstance(item, dict) for item in patch):
         return copy.deepcopy(patch)
     if any(item.get("$patch") == "replace" for item in patch):
@@ -84,7 +76,7 @@ def _merge_list(target: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
     result = [item for item in target if isinstance(item, dict)]
     for item in patch:
         if name not in item:
-            raise _bad(f"map: {sorted(item)} does not contain declared merge key: {name}")
+            raise _bad(f"map: {go_text(item)} does not contain declared merge key: {name}")
         place = next((i for i, old in enumerate(result) if old.get(name) == item[name]), None)
         if item.get("$patch") == "delete":
             if place is not None:
@@ -94,6 +86,17 @@ def _merge_list(target: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
         else:
             result[place] = strategic(result[place], item, shape.item())
     return result
+
+
+def go_text(value: Any) -> str:
+    """As Go's ``%v`` prints it."""
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{k}:{go_text(v)}' for k, v in sorted(value.items()))}]"
+    if isinstance(value, list):
+        return f"[{' '.join(map(go_text, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "<nil>" if value is None else str(value)
 
 
 def json_patch(target: Object, operations: Any) -> Object:
@@ -117,7 +120,7 @@ def _operate(document: Any, operation: Object) -> Any:
     value = copy.deepcopy(operation.get("value"))
     if op == "test":
         if _look(document, path) != value:
-            raise _refused(f"testing path {operation.get('path')} value failed")
+            raise _refused()
         return document
     if op in ("move", "copy"):
         source = _pointer(operation.get("from"))
@@ -135,8 +138,9 @@ def _operate(document: Any, operation: Object) -> Any:
     raise _bad(f"Unexpected kind: {op}")
 
 
-def _refused(message: str) -> ApiError:
-    return ApiError(422, "Invalid", f"the server rejected our request due to an error in our request: {message}")
+def _refused() -> ApiError:
+    """The API server does not say which operation failed."""
+    return ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {})
 
 
 def _pointer(text: Any) -> list[str]:
@@ -149,7 +153,7 @@ def _index(items: list[Any], part: str, limit: int) -> int:
     if part == "-":
         return len(items)
     if not part.isascii() or not part.isdigit() or int(part) > limit:
-        raise _refused(f"index {part} is out of bounds")
+        raise _refused()
     return int(part)
 
 
@@ -160,10 +164,10 @@ def _look(document: Any, path: list[str]) -> Any:
         elif isinstance(document, list):
             index = _index(document, part, len(document) - 1)
             if index >= len(document):
-                raise _refused(f"index {part} is out of bounds")
+                raise _refused()
             document = document[index]
         else:
-            raise _refused(f"path {'/'.join(path)} does not exist")
+            raise _refused()
     return document
 
 
@@ -176,13 +180,13 @@ def _add(document: Any, path: list[str], value: Any) -> Any:
     elif isinstance(parent, list):
         parent.insert(_index(parent, path[-1], len(parent)), value)
     else:
-        raise _refused(f"path {'/'.join(path)} does not exist")
+        raise _refused()
     return document
 
 
 def _remove(document: Any, path: list[str]) -> Any:
     if not path:
-        raise _refused("the whole document cannot be removed")
+        raise _refused()
     _look(document, path)
     parent = _look(document, path[:-1])
     if isinstance(parent, dict):

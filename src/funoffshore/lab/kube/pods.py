@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from funoffshore.lab.kube.api import Object
+from funoffshore.lab.kube.events import Events
 from funoffshore.lab.kube.objects import Event, Place
 from funoffshore.lab.kube.worker import Worker, owner_place
 
@@ -28,6 +29,7 @@ class Pods:
         self._worker = worker
         self._core = worker.core
         self._kit = worker.kit
+        self._events = Events(worker.core)
         self._due: dict[str, float] = {}
         self._fault = self._kit.faults.all().get(_FAULT)
         self._stopped = False
@@ -85,10 +87,28 @@ class Pods:
         now = self._core.stamp()
         if chosen is None:
             nodes = len(self._core.objects.scan("Node"))
-            self._core.change(kind, place[1], place[2], lambda o: _unschedulable(o, nodes, now))
+            self._core.change(kind, place[1], place[2], lambda o: _unschedulable(o, _nowhere(nodes), now))
+            self._events.warn(pod, "FailedScheduling", _nowhere(nodes), "default-scheduler")
             return
         waiting = self._waiting(place, pod, chosen)
         self._core.change(kind, place[1], place[2], lambda o: _running(o, chosen, waiting, now))
+        self._tell(pod, waiting)
+
+    def _tell(self, pod: Object, waiting: tuple[str, str] | None) -> None:
+        """What a kubelet would say about why the pod does not start."""
+        reason, message = waiting or ("", "")
+        if reason == "ContainerCreating" and "is not bound" in message:
+            text = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+            self._events.warn(pod, "FailedScheduling", text, "default-scheduler")
+        elif reason == "ContainerCreating" and message:
+            self._events.warn(pod, "FailedMount", message, "kubelet")
+        elif reason == "CreateContainerConfigError":
+            self._events.warn(pod, "Failed", f"Error: {message}", "kubelet")
+        elif reason == "ImagePullBackOff":
+            image = pod["spec"]["containers"][0].get("image")
+            self._events.warn(pod, "Failed", f'Failed to pull image "{image}": not found', "kubelet")
+        elif reason == "CrashLoopBackOff":
+            self._events.warn(pod, "BackOff", message, "kubelet")
 
     def _schedule(self, pod: Object) -> Object | None:
         nodes = [stored.body for stored in self._core.objects.scan("Node")]
@@ -200,15 +220,23 @@ def is_ready(pod: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def _unschedulable(pod: Object, nodes: int, now: str) -> None:
-    message = (
-        f"0/{nodes} nodes are available: {nodes} node(s) didn't match Pod's node affinity/selector or are not ready"
+def _nowhere(nodes: int) -> str:
+    if not nodes:
+        return "no nodes available to schedule pods"
+    return (
+        f"0/{nodes} nodes are available: {nodes} node(s) didn't match Pod's node affinity/selector. no new claims to "
+        f"deallocate, preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
     )
+
+
+def _unschedulable(pod: Object, message: str, now: str) -> None:
     condition = {"lastProbeTime": None, "lastTransitionTime": now, "message": message, "reason": "Unschedulable",
-                 "status": "False", "type": "PodScheduled"}  # fmt: skip
+                 "observedGeneration": pod["metadata"].get("generation", 1), "status": "False",
+                 "type": "PodScheduled"}  # fmt: skip
     if any(c.get("message") == message for c in (pod.get("status") or {}).get("conditions") or []):
         return
-    pod["status"] = {"conditions": [condition], "phase": "Pending", "qosClass": "BestEffort"}
+    quality = (pod.get("status") or {}).get("qosClass", "BestEffort")
+    pod["status"] = {"conditions": [condition], "phase": "Pending", "qosClass": quality}
 
 
 def _running(pod: Object, node: Object, waiting: tuple[str, str] | None, now: str) -> None:
@@ -240,7 +268,7 @@ def _running(pod: Object, node: Object, waiting: tuple[str, str] | None, now: st
     pod["status"] = {
         "phase": "Running" if waiting is None or (lost and was_running) else "Pending",
         "conditions": conditions, "startTime": started, "hostIP": address, "hostIPs": [{"ip": address}],
-        "qosClass": "Burstable" if any(c.get("resources") for c in spec["containers"]) else "BestEffort",
+        "qosClass": status.get("qosClass", "BestEffort"),
         "containerStatuses": [
             _container(c, status, None if lost and was_running else waiting, now) for c in spec["containers"]
         ],

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from funoffshore.lab.kube import answers, scale, selection, tables
+from funoffshore.lab.kube import answers, refusals, scale, selection, tables
 from funoffshore.lab.kube.api import ApiError, HttpResponse, Object
 from funoffshore.lab.kube.kinds import Kind
 from funoffshore.lab.kube.objects import Event, Stored
@@ -37,11 +37,10 @@ def _one(call: Call) -> HttpResponse:
     obj = call.cluster.core.served(call.kind, stored)
     if call.sub == "scale" and call.kind.scale:
         return answers.as_json(200, scale.of(obj))
-    if call.sub not in ("", "status"):
-        raise ApiError(404, "NotFound", "the server could not find the requested resource")
+    if call.sub and not (call.sub == "status" and call.kind.status):
+        raise refusals.no_resource()
     if tables.wanted(call.headers):
-        return answers.as_json(200, tables.table(call.kind, [obj], {"resourceVersion": str(stored.version)},
-                                                 call.cluster.kit.clock.now()))  # fmt: skip
+        return answers.as_json(200, _table(call, [obj], stored.version))
     return answers.as_json(200, obj)
 
 
@@ -76,10 +75,16 @@ def _list(call: Call) -> HttpResponse:
         found = found[:limit]
     if tables.wanted(call.headers):
         items = [call.cluster.core.served(call.kind, s) for s in found]
-        return answers.as_json(200, tables.table(call.kind, items, meta, call.cluster.kit.clock.now()))
+        return answers.as_json(200, _table(call, items, version, meta))
     head = json.dumps({"kind": f"{call.kind.name}List", "apiVersion": call.kind.api_version, "metadata": meta})
-    texts = ",".join(_text(call.kind, s) for s in found)
+    texts = ",".join(_item(call.kind, s) for s in found)
     return HttpResponse(200, f'{head[:-1]}, "items": [{texts}]}}'.encode(), "application/json")
+
+
+def _table(call: Call, items: list[Object], version: int, meta: Object | None = None, *, bare: bool = False) -> Object:
+    shown = {"resourceVersion": str(version)} if meta is None else meta
+    include = call.query.get("includeObject", "")
+    return tables.table(call.kind, items, shown, call.cluster.kit.clock.now(), include, bare=bare)
 
 
 def _text(kind: Kind, stored: Stored) -> str:
@@ -87,6 +92,13 @@ def _text(kind: Kind, stored: Stored) -> str:
     if stored.body.get("apiVersion") == kind.api_version:
         return stored.text
     return json.dumps({**stored.body, "apiVersion": kind.api_version})
+
+
+def _item(kind: Kind, stored: Stored) -> str:
+    """As ``_text``, in a list: of built-in kinds, the items leave out what the list says."""
+    if kind.crd:
+        return _text(kind, stored)
+    return json.dumps({k: v for k, v in stored.body.items() if k not in ("apiVersion", "kind")})
 
 
 def _key(stored: Stored) -> list[str]:
@@ -107,7 +119,7 @@ def _continue(call: Call, now: int) -> tuple[list[str] | None, int]:
         token = json.loads(base64.urlsafe_b64decode(text))
         version, start = int(token["v"]), [str(part) for part in token["start"]]
     except (ValueError, KeyError, TypeError, binascii.Error):
-        raise ApiError(400, "BadRequest", "continue key is not valid") from None
+        raise refusals.bad("invalid continue token: continue key is not valid: it cannot be decoded") from None
     if version < call.cluster.core.objects.oldest:
         raise ApiError(410, "Expired", "The provided continue parameter is too old to display a consistent list "
                        "result. You can start a new list without the continue parameter.")  # fmt: skip
@@ -124,7 +136,20 @@ def _watch(call: Call, test: Callable[[Object], bool]) -> Iterator[bytes]:
     """Checks the query at once; the stream comes later."""
     asked = _number(call.query.get("resourceVersion", "") or "0")
     timeout = _number(call.query.get("timeoutSeconds", "") or "1800") or 1800
-    return _stream(call, test, asked, float(timeout))
+    lines = _stream(call, test, asked, float(timeout))
+    return _tabled(call, lines) if tables.wanted(call.headers) else lines
+
+
+def _tabled(call: Call, lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The same events with a Table of one row for each object; only the first has the titles."""
+    bare = False
+    for line in lines:
+        event = json.loads(line)
+        if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
+            obj = event["object"]
+            event["object"] = _table(call, [obj], int(obj["metadata"]["resourceVersion"]), bare=bare)
+            bare = True
+        yield json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
 def _stream(call: Call, test: Callable[[Object], bool], version: int, timeout: float) -> Iterator[bytes]:

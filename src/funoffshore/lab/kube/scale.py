@@ -12,8 +12,9 @@ def of(obj: Object) -> Object:
     selector = ((obj.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
     status = {"replicas": (obj.get("status") or {}).get("replicas", 0),
               "selector": ",".join(f"{k}={v}" for k, v in sorted(selector.items()))}  # fmt: skip
+    replicas = (obj.get("spec") or {}).get("replicas", 0)
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
-            "spec": {"replicas": (obj.get("spec") or {}).get("replicas", 0)}, "status": status}  # fmt: skip
+            "spec": {"replicas": replicas} if replicas else {}, "status": status}  # fmt: skip
 
 
 def put(obj: Object, scale: Object) -> Object:

@@ -51,25 +51,25 @@ def _settle_mapping(value: dict[str, Any], schema: dict[str, Any], top: bool) ->
     return result
 
 
-def undeclared(value: Any, schema: dict[str, Any], path: str = "") -> str:
-    """``.spec.foo: field not declared in schema`` for the first such field, or empty."""
+def unknown(value: Any, schema: dict[str, Any] | None, path: str = "") -> Iterator[str]:
+    """``spec.parts[0].foo`` for every field that the schema does not have; nothing without a schema."""
+    if schema is None:
+        return
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
-        found = (undeclared(item, schema["items"], f"{path}[{n}]") for n, item in enumerate(value))
-        return next(filter(None, found), "")
+        for number, item in enumerate(value):
+            yield from unknown(item, schema["items"], f"{path}[{number}]")
     declared, extra = schema.get("properties") or {}, schema.get("additionalProperties")
-    if not isinstance(value, dict) or schema.get("x-kubernetes-preserve-unknown-fields") or extra is True:
-        return ""
+    if not isinstance(value, dict) or extra is True:
+        return
     own = _TOP if not path or schema.get("x-kubernetes-embedded-resource") else set()
     for key, inner in value.items():
         below = declared.get(key, extra)
         if key in own:
             continue
         if isinstance(below, dict):
-            if found_below := undeclared(inner, below, f"{path}.{key}"):
-                return found_below
-        elif declared or not path:
-            return f"{path}.{key}: field not declared in schema"
-    return ""
+            yield from unknown(inner, below, _at(path, key))
+        elif (declared or not path) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            yield _at(path, key)
 
 
 def check(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[Cause]:

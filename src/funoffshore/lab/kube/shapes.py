@@ -1,7 +1,7 @@
 """How the parts of an object merge: which lists are keyed, which values are replaced as a whole.
 
-For built-in kinds as the ``x-kubernetes-list-type`` and ``x-kubernetes-map-type`` marks of the Kubernetes OpenAPI
-document say (v1.36); for custom resources as the schema of the CRD says; lists without a mark are atomic.
+For built-in kinds as the type table says, for custom resources as the schema of the CRD says; lists without a mark
+are atomic.
 """
 
 from __future__ import annotations
@@ -11,62 +11,73 @@ from dataclasses import dataclass
 from typing import Any
 
 from funoffshore.lab.kube.kinds import Kind
+from funoffshore.lab.kube.types import Field, Type, table
 
 SET = ("",)
 """Stands for the keys of a list whose items are its own keys."""
-
-_KEYED: dict[str, tuple[str, ...]] = {
-    "containers": ("name",),
-    "initContainers": ("name",),
-    "ephemeralContainers": ("name",),
-    "env": ("name",),
-    "volumes": ("name",),
-    "volumeMounts": ("mountPath",),
-    "volumeDevices": ("devicePath",),
-    "imagePullSecrets": ("name",),
-    "hostAliases": ("ip",),
-    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-    "conditions": ("type",),
-    "ownerReferences": ("uid",),
-    "finalizers": SET,
-    "webhooks": ("name",),
-    "validations": (),
-    "addresses": ("type",),
-    "podIPs": ("ip",),
-    "hostIPs": ("ip",),
-    "resourceClaims": ("name",),
-    "schedulingGates": ("name",),
-}
-_ATOMIC_MAPS = {
-    "nodeSelector", "fieldRef", "resourceFieldRef", "secretKeyRef", "configMapKeyRef", "claimRef", "scaleTargetRef",
-    "labelSelector", "podSelector", "namespaceSelector", "roleRef",
-}  # fmt: skip
-_PROTOCOL = {"protocol": "TCP"}
+_SORTS = {"s": "string", "y": "string", "t": "string", "T": "string", "i": "numeric", "l": "numeric", "d": "numeric",
+          "b": "boolean", "@": "map", "{": "map", "[": "list"}  # fmt: skip
+_SCHEMA_SORTS = {"object": "map", "array": "list", "string": "string", "integer": "numeric", "number": "numeric",
+                 "boolean": "boolean"}  # fmt: skip
+_TOP = ("apiVersion", "kind", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is known about one place in an object."""
+    """What is known about one place in an object: a Go type's code with the field it is in, or a CRD's schema."""
 
-    name: str = ""
-    parent: str = ""
+    code: str = "j"
+    field: Field | None = None
+    """None for the items of a list and the values of a mapping."""
     schema: dict[str, Any] | None = None
     custom: bool = False
+    top: bool = False
+
+    def _type(self) -> Type | None:
+        return table().get(self.code[1:]) if self.code[0] == "@" else None
 
     def child(self, key: str) -> Shape:
         """The shape of the value of ``key``."""
-        if not self.custom or (self.name == "" and key == "metadata"):
-            return Shape(key, self.name)
-        schema = self.schema or {}
-        inner = (schema.get("properties") or {}).get(key)
-        if inner is None and isinstance(schema.get("additionalProperties"), dict):
-            inner = schema["additionalProperties"]
-        return Shape(key, self.name, inner if isinstance(inner, dict) else None, True)
+        if self.custom and self.top and key == "metadata":
+            return Shape("@meta/v1.ObjectMeta")
+        if self.custom:
+            schema = self.schema or {}
+            inner = (schema.get("properties") or {}).get(key)
+            if inner is None and isinstance(schema.get("additionalProperties"), dict):
+                inner = schema["additionalProperties"]
+            return Shape(schema=inner if isinstance(inner, dict) else None, custom=True)
+        if self.code[0] == "{":
+            return Shape(self.code[1:])
+        type_ = self._type()
+        field = type_.fields.get(key) if type_ else None
+        return Shape(field.code, field) if field else Shape()
 
     def item(self) -> Shape:
         """The shape of an item, where this is a list."""
-        inner = (self.schema or {}).get("items")
-        return Shape("[]", self.name, inner if isinstance(inner, dict) else None, self.custom)
+        if self.custom:
+            inner = (self.schema or {}).get("items")
+            return Shape(schema=inner if isinstance(inner, dict) else None, custom=True)
+        return Shape(self.code[1:]) if self.code[0] == "[" else Shape()
+
+    def declares(self, key: str) -> bool:
+        """Whether the schema has the field ``key``; what has no schema has every field."""
+        if not self.custom:
+            type_ = self._type()
+            return type_ is None or key in type_.fields
+        schema = self.schema or {}
+        if schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("additionalProperties"):
+            return True
+        if key in _TOP and (self.top or schema.get("x-kubernetes-embedded-resource")):
+            return True
+        declared = schema.get("properties") or {}
+        return key in declared or not (declared or self.top)
+
+    def sort(self) -> str:
+        """``map``, ``list``, ``string``, ``numeric``, ``boolean``, or empty for what may be anything."""
+        if not self.custom:
+            return _SORTS.get(self.code[0], "")
+        schema = self.schema or {}
+        return "" if schema.get("x-kubernetes-int-or-string") else _SCHEMA_SORTS.get(str(schema.get("type")), "")
 
     def keys(self) -> tuple[str, ...]:
         """Names that tell the items of this list apart, SET, or none when the list is atomic."""
@@ -76,19 +87,20 @@ class Shape:
                 return SET
             keys = (self.schema or {}).get("x-kubernetes-list-map-keys")
             return tuple(keys) if kind == "map" and isinstance(keys, list) else ()
-        if self.name == "ports":
-            return ("containerPort", "protocol") if self.parent == "[]" else ("port", "protocol")
-        if self.name == "secrets" and self.parent == "":
-            return ("name",)
-        return _KEYED.get(self.name, ())
+        if self.field is None:
+            return ()
+        return SET if self.field.is_set else self.field.keys
+
+    def merge_key(self) -> str | None:
+        """The field by which a strategic merge tells items apart, empty for plain values, None where it replaces."""
+        return self.field.merge_key if self.field else None
 
     def whole(self) -> bool:
         """True for a mapping that is replaced, never merged."""
         if self.custom:
             return (self.schema or {}).get("x-kubernetes-map-type") == "atomic"
-        if self.name == "selector":
-            return self.parent == "spec"
-        return self.name in _ATOMIC_MAPS
+        type_ = self._type()
+        return bool(self.field and self.field.atomic) or bool(type_ and type_.atomic)
 
     def key_of(self, item: Any) -> str | None:
         """A text that is the same for items with the same keys; None when ``item`` lacks one."""
@@ -99,17 +111,20 @@ class Shape:
             return None
         found: dict[str, Any] = {}
         for key in keys:
-            value = item.get(key, self._default(key))
+            value = item.get(key, self.default(key))
             if value is None or isinstance(value, dict | list):
                 return None
             found[key] = value
         return "k:" + json.dumps(found, sort_keys=True, separators=(",", ":"))
 
-    def _default(self, key: str) -> Any:
-        if not self.custom:
-            return _PROTOCOL.get(key)
-        items = (self.schema or {}).get("items") or {}
-        return ((items.get("properties") or {}).get(key) or {}).get("default")
+    def default(self, key: str) -> Any:
+        """What an item has for ``key`` when it does not say."""
+        if self.custom:
+            items = (self.schema or {}).get("items") or {}
+            return ((items.get("properties") or {}).get(key) or {}).get("default")
+        type_ = self.item()._type()
+        field = type_.fields.get(key) if type_ else None
+        return (field.default or None) if field else None
 
     def keyed(self, items: list[Any]) -> dict[str, Any] | None:
         """Items by their key, or None when this list is atomic or an item has no key, or one twice."""
@@ -126,4 +141,7 @@ class Shape:
 
 def of(kind: Kind) -> Shape:
     """The shape of whole objects of ``kind``."""
-    return Shape(schema=kind.schema, custom=bool(kind.crd))
+    if kind.crd:
+        return Shape(schema=kind.schema, custom=True, top=True)
+    type_ = table().root(kind.key)
+    return Shape(f"@{type_.name}" if type_ else "j", top=True)

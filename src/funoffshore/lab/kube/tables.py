@@ -1,15 +1,13 @@
-"""Lists as kubectl prints them: meta.k8s.io/v1 Table with the columns that people look for."""
+"""Lists as kubectl prints them: meta.k8s.io/v1 Table."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
 from typing import Any
 
 from funoffshore.lab.kube.api import Object
+from funoffshore.lab.kube.columns import Column, custom, of
 from funoffshore.lab.kube.kinds import Kind
-
-Column = tuple[str, Callable[[Object], Any]]
 
 
 def wanted(headers: dict[str, str]) -> bool:
@@ -18,96 +16,67 @@ def wanted(headers: dict[str, str]) -> bool:
     return "as=Table" in first and "json" in first and "v=v1;" in first + ";"
 
 
-def table(kind: Kind, items: list[Object], meta: Object, now: float) -> Object:
-    """``now`` is Unix time, for the column AGE."""
-    columns = [*_COLUMNS.get(kind.bucket, [_STATE] if kind.crd else [])]
-    definitions = [_definition("Name", "name"), *(_definition(title) for title, _ in columns), _definition("Age")]
+def table(
+    kind: Kind, items: list[Object], meta: Object, now: float, include: str = "", *, bare: bool = False
+) -> Object:
+    """``now`` is Unix time, for ages. ``include`` is None, Metadata or Object: what each row carries of its object.
+    ``bare``: without column definitions, as watches have it after their first event."""
+    columns = custom(kind.columns) if kind.crd else of(kind.bucket)
+    name = Column("Name", lambda o, _: o["metadata"]["name"], format="name")
+    shown = columns if any(c.title == "Name" for c in columns) else [name, *columns]
     rows = []
     for item in items:
-        cells = [item["metadata"]["name"], *(read(item) for _, read in columns), _age(item, now)]
-        partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": item["metadata"]}
-        rows.append({"cells": cells, "object": partial})
+        row: Object = {"cells": [_cell(column, item, now) for column in shown]}
+        if include == "Object":
+            row["object"] = item
+        elif include != "None":
+            partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
+            row["object"] = {**partial, "metadata": item["metadata"]}
+        rows.append(row)
+    definitions = None if bare else [_definition(column) for column in shown]
     return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": definitions,
             "rows": rows}  # fmt: skip
 
 
-def _definition(title: str, format_: str = "") -> Object:
-    return {"name": title, "type": "string", "format": format_, "description": title, "priority": 0}
+def _definition(column: Column) -> Object:
+    return {"name": column.title, "type": column.type, "format": column.format, "description": column.title,
+            "priority": int(column.wide)}  # fmt: skip
 
 
-def _age(item: Object, now: float) -> str:
+def _cell(column: Column, item: Object, now: float) -> Any:
+    value = column.read(item, now)
+    if column.age:
+        return age(value, now)
+    return value
+
+
+def age(stamp: Any, now: float) -> str:
+    """``85s``, ``3m21s``, ``5h``: the time since ``stamp``, as Kubernetes rounds it."""
     try:
-        born = datetime.datetime.fromisoformat(item["metadata"]["creationTimestamp"]).timestamp()
-    except (KeyError, ValueError):
+        seconds = int(now - datetime.datetime.fromisoformat(str(stamp)).timestamp())
+    except ValueError:
         return "<unknown>"
-    seconds = max(int(now - born), 0)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+    return "<invalid>" if seconds < -1 else duration(max(seconds, 0))
 
 
-def _status(item: Object, key: str, default: Any = 0) -> Any:
-    return (item.get("status") or {}).get(key, default)
+def duration(seconds: int) -> str:
+    """As k8s.io/apimachinery's HumanDuration."""
+    minutes, hours = seconds // 60, seconds // 3600
+    if seconds < 120:
+        return f"{seconds}s"
+    if minutes < 10:
+        return _two(minutes, "m", seconds % 60, "s")
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if hours < 24 * 8:
+        return _two(hours // 24, "d", hours % 24, "h")
+    days = hours // 24
+    return f"{days}d" if days < 730 else _two(days // 365, "y", days % 365 if days < 365 * 8 else 0, "d")
 
 
-def _condition(item: Object, type_: str, key: str) -> str:
-    for condition in _status(item, "conditions", None) or []:
-        if condition.get("type") == type_:
-            return str(condition.get(key, ""))
-    return ""
-
-
-def _replicas(item: Object) -> str:
-    return f"{_status(item, 'readyReplicas')}/{(item.get('spec') or {}).get('replicas', 1)}"
-
-
-def _pod_ready(item: Object) -> str:
-    shown = _status(item, "containerStatuses", None) or []
-    return f"{sum(bool(c.get('ready')) for c in shown)}/{len((item.get('spec') or {}).get('containers') or [])}"
-
-
-def _pod_status(item: Object) -> str:
-    for container in _status(item, "containerStatuses", None) or []:
-        for state in (container.get("state") or {}).values():
-            if isinstance(state, dict) and state.get("reason"):
-                return str(state["reason"])
-    return str(_status(item, "phase", "Pending"))
-
-
-def _restarts(item: Object) -> int:
-    return sum(int(c.get("restartCount", 0)) for c in _status(item, "containerStatuses", None) or [])
-
-
-def _roles(item: Object) -> str:
-    mark = "node-role.kubernetes.io/"
-    roles = [k.removeprefix(mark) for k in item["metadata"].get("labels", {}) if k.startswith(mark)]
-    return ",".join(sorted(roles)) or "<none>"
-
-
-def _node_status(item: Object) -> str:
-    state = "Ready" if _condition(item, "Ready", "status") == "True" else "NotReady"
-    return state + (",SchedulingDisabled" if (item.get("spec") or {}).get("unschedulable") else "")
-
-
-_STATE: Column = ("Ready", lambda o: _condition(o, "Ready", "status"))
-_COLUMNS: dict[str, list[Column]] = {
-    "Pod": [("Ready", _pod_ready), ("Status", _pod_status), ("Restarts", _restarts),
-            ("Node", lambda o: (o.get("spec") or {}).get("nodeName", "<none>"))],
-    "Node": [("Status", _node_status), ("Roles", _roles),
-             ("Version", lambda o: (_status(o, "nodeInfo", None) or {}).get("kubeletVersion", ""))],
-    "Namespace": [("Status", lambda o: _status(o, "phase", ""))],
-    "Deployment.apps": [("Ready", _replicas), ("Up-to-date", lambda o: _status(o, "updatedReplicas")),
-                        ("Available", lambda o: _status(o, "availableReplicas"))],
-    "StatefulSet.apps": [("Ready", _replicas)],
-    "ReplicaSet.apps": [("Ready", _replicas)],
-    "DaemonSet.apps": [("Desired", lambda o: _status(o, "desiredNumberScheduled")),
-                       ("Ready", lambda o: _status(o, "numberReady"))],
-    "Service": [("Type", lambda o: (o.get("spec") or {}).get("type", "")),
-                ("Cluster-IP", lambda o: (o.get("spec") or {}).get("clusterIP", ""))],
-    "PersistentVolumeClaim": [("Status", lambda o: _status(o, "phase", "")),
-                              ("Volume", lambda o: (o.get("spec") or {}).get("volumeName", ""))],
-    "Secret": [("Type", lambda o: o.get("type", "")), ("Data", lambda o: len(o.get("data") or {}))],
-    "ConfigMap": [("Data", lambda o: len(o.get("data") or {}))],
-    "Job.batch": [("Completions", lambda o: _status(o, "succeeded"))],
-}  # fmt: skip
+def _two(whole: int, unit: str, rest: int, rest_unit: str) -> str:
+    return f"{whole}{unit}{rest}{rest_unit}" if rest else f"{whole}{unit}"

@@ -16,6 +16,7 @@ from funoffshore.lab.kube.worker import Worker, owner_place
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 DEPLOYMENT, REPLICA_SET = "Deployment.apps", "ReplicaSet.apps"
 STATEFUL_SET, DAEMON_SET, JOB = "StatefulSet.apps", "DaemonSet.apps", "Job.batch"
+_REVISION = "deployment.kubernetes.io/revision"
 _OWNERS = {DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, JOB}
 
 
@@ -94,44 +95,63 @@ class Workloads:
         sets = self._owned(obj, "ReplicaSet")
         current = next((s for s in sets if s["metadata"]["name"] == f"{place[2]}-{digest}"), None)
         old = [s for s in sets if s is not current]
+        newest = max(map(_number, sets), default=0)
         if current is None:
             if obj["spec"]["strategy"].get("type") == "Recreate":
-                self._drop_sets(old)
-            self._make_set(obj, digest)
+                self._retire(obj, old)
+            self._make_set(obj, digest, newest + 1)
             return
-        if current["spec"]["replicas"] != obj["spec"]["replicas"]:
-            self._core.change(self._core.kinds.get("apps/v1/ReplicaSet"), place[1], current["metadata"]["name"],
-                              lambda o: o["spec"].update(replicas=obj["spec"]["replicas"]))  # fmt: skip
+        if _number(current) < newest or current["spec"]["replicas"] != obj["spec"]["replicas"]:
+            self._take_up(obj, current, max(newest + (_number(current) < newest), 1))
             return
         pods = self._owned(current, "Pod")
         ready = sum(map(is_ready, pods))
         if old and ready >= obj["spec"]["replicas"]:
-            self._drop_sets(old)
-            old = []
+            self._retire(obj, old)
         before = [pod for s in old for pod in self._owned(s, "Pod")]
         self._report_deployment(place, obj, current, pods, before)
 
-    def _drop_sets(self, sets: list[Object]) -> None:
+    def _retire(self, obj: Object, old: list[Object]) -> None:
+        """Takes the pods from old sets, and removes those that nobody can want back."""
         kind = self._core.kinds.get("apps/v1/ReplicaSet")
-        for old in sets:
-            self._core.delete(kind, old["metadata"]["namespace"], old["metadata"]["name"])
+        kept = sorted(old, key=_number, reverse=True)[: obj["spec"].get("revisionHistoryLimit", 10)]
+        for one in old:
+            namespace, name = one["metadata"]["namespace"], one["metadata"]["name"]
+            if one["spec"]["replicas"]:
+                self._core.change(kind, namespace, name, _to_zero)
+            elif one not in kept:
+                self._core.delete(kind, namespace, name)
 
-    def _make_set(self, obj: Object, digest: str) -> None:
+    def _take_up(self, obj: Object, current: Object, revision: int) -> None:
+        """Gives the current set its size, and after a step back a new revision."""
+        mark, replicas = {_REVISION: str(revision)}, obj["spec"]["replicas"]
+
+        def change(one: Object) -> None:
+            one["spec"]["replicas"] = replicas
+            one["metadata"].setdefault("annotations", {}).update(mark)
+
+        namespace = obj["metadata"]["namespace"]
+        self._core.change(self._core.kinds.get("apps/v1/ReplicaSet"), namespace, current["metadata"]["name"], change)
+        self._mark(obj, revision)
+
+    def _mark(self, obj: Object, revision: int) -> None:
+        mark = {_REVISION: str(revision)}
+        self._core.change(self._core.kinds.get("apps/v1/Deployment"), obj["metadata"]["namespace"],
+                          obj["metadata"]["name"],
+                          lambda o: o["metadata"].setdefault("annotations", {}).update(mark))  # fmt: skip
+
+    def _make_set(self, obj: Object, digest: str, revision: int) -> None:
         template = copy.deepcopy(obj["spec"]["template"])
         template.setdefault("metadata", {}).setdefault("labels", {})["pod-template-hash"] = digest
         selector = copy.deepcopy(obj["spec"]["selector"])
         selector.setdefault("matchLabels", {})["pod-template-hash"] = digest
-        revision = str(int(obj["metadata"].get("annotations", {}).get("deployment.kubernetes.io/revision", "0")) + 1)
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
         meta = {"name": f"{name}-{digest}", "namespace": namespace, "ownerReferences": [reference(obj)],
-                "labels": template["metadata"]["labels"],
-                "annotations": {"deployment.kubernetes.io/revision": revision}}  # fmt: skip
+                "labels": template["metadata"]["labels"], "annotations": {_REVISION: str(revision)}}  # fmt: skip
         spec = {"replicas": obj["spec"]["replicas"], "selector": selector, "template": template}
         self._core.create(self._core.kinds.get("apps/v1/ReplicaSet"), {"metadata": meta, "spec": spec},
                           "kube-controller-manager")  # fmt: skip
-        mark = {"deployment.kubernetes.io/revision": revision}
-        self._core.change(self._core.kinds.get("apps/v1/Deployment"), namespace, name,
-                          lambda o: o["metadata"].setdefault("annotations", {}).update(mark))  # fmt: skip
+        self._mark(obj, revision)
 
     def _report_deployment(
         self, place: Place, obj: Object, current: Object, pods: list[Object], before: list[Object]
@@ -309,6 +329,15 @@ class Workloads:
         else:
             status["active"] = len(pods) - succeeded
         self._report("batch/v1/Job", place, status)
+
+
+def _number(replica_set: Object) -> int:
+    """Its revision."""
+    return int((replica_set["metadata"].get("annotations") or {}).get(_REVISION, "0"))
+
+
+def _to_zero(replica_set: Object) -> None:
+    replica_set["spec"]["replicas"] = 0
 
 
 def _labels(event: Event) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -221,7 +222,7 @@ class Kube:
         if answer.status < 300:
             return answer
         said = f"HTTP {answer.status}" if secret else _message(answer) or f"HTTP {answer.status}"
-        if answer.status in (401, 403):
+        if answer.status == 401 or (answer.status == 403 and _lacks_rights(answer)):
             raise errors.PreflightError(
                 f"{self._server()} does not let fo at {what}: {said}", fix="delete the kubeconfig and run fo bootstrap"
             )
@@ -253,6 +254,13 @@ def _status(answer: dial.Answer) -> Object:
     except ValueError:
         return {}
     return document if isinstance(document, dict) and document.get("kind") == "Status" else {}
+
+
+def _lacks_rights(answer: dial.Answer) -> bool:
+    """Whether a 403 is about who asks; admission uses it too, for what is asked: a namespace that is being deleted,
+    a quota, a policy."""
+    said = _message(answer)
+    return not said or re.search(r'User "[^"]*" cannot ', said) is not None
 
 
 def _message(answer: dial.Answer) -> str:

@@ -108,7 +108,7 @@ def test_port_6443_opens_in_the_recorded_order(scene: Scene) -> None:
     ranks = [order.index(state) for state in states]
     assert ranks == sorted(ranks)
     assert states[0][0] in (0, 503)
-    assert {(200, 503), (200, 401)} <= set(states)
+    assert states[-1] == (200, 401)  # how many of those before are caught depends on how busy the machine is
     for ping, ready, node in scene.life:
         if ping.status == 503:
             assert ping.message == "starting"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kube_backends import Backend, config_map, crd, deployment
 
+from bench import plane_pki
 from funoffshore import errors
 from funoffshore.clock import WallClock
 from funoffshore.reading import Absent, Present, Unreadable
@@ -359,3 +360,18 @@ def test_who_may_not_is_told_apart_from_what_may_not_be(backend: Backend, tmp_pa
     document["users"][0]["user"] = {"token": backend.token}
     (tmp_path / "kubeconfig").write_text(json.dumps(document))
     backend.value(door.list(CM, "default"))
+
+
+def test_a_strangers_certificate_opens_nothing(backend: Backend, tmp_path: Path) -> None:
+    """The lab's server breaks the connection off, which the real one leaves to its authentication."""
+    stranger = plane_pki.client(plane_pki.authority("stranger-ca"), "system:admin", "system:masters")
+    document = json.loads(backend.kubeconfig.read_text())
+    document["users"][0]["user"] = {
+        "client-certificate-data": base64.b64encode(stranger.pem).decode(),
+        "client-key-data": base64.b64encode(stranger.key_pem).decode(),
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(document))
+    door = Kube(tmp_path / "kubeconfig", Routes(), WallClock())
+    assert isinstance(door.list(CM), Unreadable)
+    with pytest.raises((errors.PreflightError, errors.TrustError, errors.UnreachableError)):
+        door.apply([config_map("default")], "fo")

@@ -131,6 +131,8 @@ def _operate(document: Any, operation: Object) -> Any:
     if op == "remove":
         return _remove(document, path)
     if op == "replace":
+        if path and isinstance(_look(document, path[:-1]), dict):
+            return _add(document, path, value)  # the API server's library takes a key that is not there
         _look(document, path)
         return _add(_remove(document, path) if path else document, path, value)
     if op == "add":

@@ -24,7 +24,7 @@ test: $(VENV)/.dev ## Install what the tests need and run all of them
 	$(BIN)/python -m pytest
 
 test-real: bench-build ## The whole road and the contracts against real servers (root; bench/README.md)
-	$(BIN)/python -m pytest -m real --durations=15
+	scripts/test-real $(BIN)/python
 
 bench-build: $(VENV)/.dev ## Build what the bench lacks: minutes the first time, nothing after
 	$(BIN)/python -m bench check

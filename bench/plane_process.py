@@ -65,6 +65,10 @@ class Processes:
                 process.kill()
                 process.wait()
 
+    def pids(self) -> dict[str, int]:
+        """Process number of each that was started and not stopped."""
+        return {name: process.pid for name, process in self._running.items()}
+
     def rss(self) -> dict[str, int]:
         """Resident bytes of each that runs."""
         found = {}

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import build
+from bench import build, plane_types
 from bench.plane import PROGRAMS, Plane
 from bench.plane_process import PlaneError
+
+pytest_plugins = ("kube_fixtures",)
 
 PROGRAM = """
 import json, sys, time
@@ -87,3 +89,9 @@ def test_stopping_leaves_only_logs(tmp_path: Path) -> None:
     until_gone(pids)
     assert sorted(p.name for p in (tmp_path / "plane").iterdir()) == ["kubeconfig", "logs", "pki"]
     assert made.kubeconfig.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.real
+def test_the_labs_table_of_types_is_what_the_real_server_says(plane: Plane) -> None:
+    """Otherwise: python -m bench.plane_types."""
+    assert plane_types.render(plane) == plane_types.TARGET.read_text()

@@ -42,7 +42,7 @@ class Layers:
         links = sorted(set(links))
         stat = program.stat()
         content = json.dumps([str(program.resolve()), stat.st_size, stat.st_mtime_ns, place, links]).encode()
-        key = hashlib.sha256(content + self._authority).hexdigest()[:20]
+        key = hashlib.sha256(content + self._authority + Path(__file__).read_bytes()).hexdigest()[:20]
         path, note = self._folder / f"{name}-{key}.tar", self._folder / f"{name}-{key}.json"
         with (self._folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -81,7 +81,7 @@ class Layers:
             "etc/passwd": _ACCOUNTS.encode(),
             "etc/group": _GROUPS.encode(),
             "etc/nsswitch.conf": b"hosts: files dns\n",
-            "etc/ssl/certs/ca-certificates.crt": self._authority,
+            "etc/ssl/cert.pem": self._authority,  # where Go looks, too (crypto/x509, root_linux.go)
         }
         for name, content in files.items():
             entry = _entry(name, 0o644)

@@ -50,7 +50,7 @@ def test_a_real_controller_runs_as_upstreams_image_does(tmp_path: Path) -> None:
     assert image.content[program] == (tmp_path / "bin" / "source-controller").read_bytes()
     assert image.members[program].mode == 0o755
     assert image.members["tmp"].mode == 0o1777
-    assert image.content["etc/ssl/certs/ca-certificates.crt"] == CA
+    assert image.content["etc/ssl/cert.pem"] == CA
 
 
 def test_a_stand_in_says_so_and_knows_its_ports(tmp_path: Path) -> None:

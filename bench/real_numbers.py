@@ -30,7 +30,8 @@ SERVERS = (
 def main() -> None:
     """All of them; minutes."""
     if why := control.obstacles():
-        raise SystemExit(f"the bench's numbers cannot be had here: {'; '.join(why)}")
+        print(f"the bench's numbers cannot be had here: {'; '.join(why)}")
+        return
     control.prepare(lambda line: print(f"  {line}", flush=True))
     sizes()
     with control.alone():

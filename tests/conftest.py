@@ -36,8 +36,10 @@ def right_to_the_bench() -> Iterator[None]:
     if why := control.obstacles():
         pytest.skip(f"THE BENCH IS NOT TRIED: {'; '.join(why)}")
     with control.alone():
-        yield
-        control.down()
+        try:
+            yield
+        finally:
+            control.down()
 
 
 @pytest.fixture(scope="module")
@@ -48,5 +50,7 @@ def operator(right_to_the_bench: None, tmp_path_factory: pytest.TempPathFactory)
     from bench import control
 
     control.up()
-    yield RealOperator(tmp_path_factory.mktemp("home") / "home")
-    control.down()
+    try:
+        yield RealOperator(tmp_path_factory.mktemp("home") / "home")
+    finally:
+        control.down()

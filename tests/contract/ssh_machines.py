@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.server
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
@@ -127,3 +130,25 @@ def bench(tmp: Path, nodes: int = 1, latencies: Latencies | None = None, speed: 
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def offering(address: str, path: str, content: bytes) -> Iterator[str]:
+    """A web server at ``address`` with one file; its URL without the path."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == path else 404)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer((address, 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{address}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -87,7 +87,10 @@ def test_a_commit_waits_for_the_check_of_the_one_before(flux: Flux, slow: Slow) 
     history = slow.queued.ready()["status"]["history"]
     ends = [(h["metadata"]["revision"].rpartition(":")[2], h["lastReconciledStatus"]) for h in history]
     assert ends[0] == (slow.queued.commit, "ReconciliationSucceeded")
-    assert ends[1:] in ([(old, "HealthCheckFailed")], [])  # a late write of the old check's end can be lost
+    assert ends[1:] in (
+        [(old, "HealthCheckFailed")],
+        [],
+    )  # at times missing on a busy machine
 
 
 def test_what_gave_up_fails_the_check_at_once(flux: Flux, slow: Slow) -> None:

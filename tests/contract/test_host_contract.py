@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import http.server
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from host_backends import Machine, have_ssh, machine
 from pydantic import SecretStr
-from ssh_machines import until
+from ssh_machines import offering, until
 
 from funoffshore import errors
 from funoffshore.reading import Absent, Present, Unreadable
@@ -99,22 +97,9 @@ def test_absent_unreadable_and_other_things_are_told_apart(host: Machine) -> Non
 @pytest.fixture
 def offers(host: Machine) -> Iterator[str]:
     """A web server that the machine reaches, with one file, ``/k3s``."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/k3s" else 404)
-            self.end_headers()
-            self.wfile.write(b"a program\n")
-
-        def log_message(self, *words: Any) -> None:
-            pass
-
     address = "127.0.0.1" if host.kind == "lab" else str(host.config.network.gateway)
-    server = http.server.ThreadingHTTPServer((address, 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://{address}:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with offering(address, "/k3s", b"a program\n") as url:
+        yield url
 
 
 def test_downloads_are_verified_before_they_appear(host: Machine, offers: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import http.server
 import json
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import paramiko
 import pytest
 from pydantic import SecretStr
-from ssh_machines import Bench, bench, hardware_of, until
+from ssh_machines import Bench, bench, hardware_of, offering, until
 
 from funoffshore import errors
 from funoffshore.lab.hosts.api import Machine, Result
@@ -128,21 +127,8 @@ def test_a_big_file_is_hashed_once_and_that_is_no_change(one: Bench) -> None:
 @pytest.fixture
 def offers() -> Iterator[str]:
     """A web server with one file, ``/k3s``."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/k3s" else 404)
-            self.end_headers()
-            self.wfile.write(b"#!funoffshore-lab thing v1\n")
-
-        def log_message(self, *words: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with offering("127.0.0.1", "/k3s", b"#!funoffshore-lab thing v1\n") as url:
+        yield url
 
 
 def test_download_is_verified_before_it_appears(one: Bench, offers: str) -> None:

@@ -20,8 +20,10 @@ pytestmark = pytest.mark.real
 def forge(right_to_the_bench: None) -> Iterator[SshGit]:
     """The bench's Git server, up."""
     control.up()
-    yield SshGit(names.GATEWAY, paths.run() / "git-ssh", paths.run() / "git")
-    control.down()
+    try:
+        yield SshGit(names.GATEWAY, paths.run() / "git-ssh", paths.run() / "git")
+    finally:
+        control.down()
 
 
 def operator_of(folder: Path, forge: SshGit, known_host: str) -> RealOperator:

@@ -24,17 +24,17 @@ def recipient(text: str) -> str:
     """``age1…``, the public half of an identity. Raises ValueError for anything but an identity."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    public = X25519PrivateKey.from_private_bytes(_secret(text)).public_key()
+    public = X25519PrivateKey.from_private_bytes(secret(text)).public_key()
     return _encode(_RECIPIENT, public.public_bytes_raw())
 
 
 def check(text: str) -> str:
     """``text``, if it is an identity with a right checksum; else raises ValueError, which never holds the text."""
-    _secret(text)
+    secret(text)
     return text
 
 
-def _secret(text: str) -> bytes:
+def secret(text: str) -> bytes:
     prefix, mark, body = text.lower().rpartition("1")
     if text != text.upper() or prefix != _IDENTITY or not mark:
         raise ValueError("is not an age identity (AGE-SECRET-KEY-1…)")

@@ -53,7 +53,7 @@ def decrypt(obj: Object, known: Mapping[str, str]) -> Object:
     for recipient, enc in entries.items():
         if recipient in known:
             try:
-                key = sealed.data_key(enc, age._secret(known[recipient])) if enc else None
+                key = sealed.data_key(enc, age.secret(known[recipient])) if enc else None
                 opened = True
                 break
             except sealed.SealedError:

@@ -51,7 +51,7 @@ _CAUSES: tuple[tuple[str, Cause], ...] = tuple(
          "its config.yaml is not understood",
          "correct K3S_EXTRA_CONFIG in the env file", True),
         (r"configured to not run on a host using cgroup v1", "the host uses cgroup v1",
-         "use an image with cgroup v2", True),
+         "use an image with cgroup v2, or K3S_EXTRA_CONFIG=kubelet-arg=fail-cgroupv1=false", True),
         (r"no space left on device|no disk space left", "its disk is full", "give the machine a bigger disk", False),
         (r"certificate has expired or is not yet valid", "its clock is wrong", "set up NTP on the hosts", False),
         (r"i/o timeout|context deadline exceeded|no route to host", "no packet comes back from the server",

@@ -31,6 +31,27 @@ SHARED = Path(os.environ.get("FO_SHARED") or Path(__file__).parents[2].parent / 
 PATIENCE = 20.0
 """Real seconds that anything here may take."""
 _numbers = itertools.count()
+KUSTOMIZE = """
+    apiVersion: kustomize.toolkit.fluxcd.io/v1
+    kind: Kustomization
+    metadata: {{name: {0}, namespace: flux-system}}
+    spec:
+      interval: 10m
+      retryInterval: 1m
+      timeout: 30s
+      path: ./infra/{0}
+      prune: true
+      wait: true
+      dependsOn: {1}
+      sourceRef: {{kind: GitRepository, name: flux-system}}
+      postBuild: {{substituteFrom: [{{kind: ConfigMap, name: cluster-settings}}]}}
+"""
+CONFIG = """
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: hello, namespace: default}
+    data: {domain: "${DOMAIN}"}
+"""
 
 
 def network() -> str:

@@ -7,33 +7,13 @@ import base64
 
 import pytest
 from flux_backends import BACKENDS, GIT, KUSTOMIZATION, Flux, Said, Worktree, condition, kept, state
+from flux_bench import CONFIG, KUSTOMIZE
 
 from funoffshore import errors, health
 from funoffshore.plan import Action, Plan
 from funoffshore.stages import flux as stage
 from funoffshore.stages.flux import look, work
 
-KUSTOMIZE = """
-    apiVersion: kustomize.toolkit.fluxcd.io/v1
-    kind: Kustomization
-    metadata: {{name: {0}, namespace: flux-system}}
-    spec:
-      interval: 10m
-      retryInterval: 3s
-      timeout: 30s
-      path: ./infra/{0}
-      prune: true
-      wait: true
-      dependsOn: {1}
-      sourceRef: {{kind: GitRepository, name: flux-system}}
-      postBuild: {{substituteFrom: [{{kind: ConfigMap, name: cluster-settings}}]}}
-"""
-CONFIG = """
-    apiVersion: v1
-    kind: ConfigMap
-    metadata: {name: hello, namespace: default}
-    data: {domain: "${DOMAIN}"}
-"""
 DEPLOYMENT = """
     apiVersion: apps/v1
     kind: Deployment
@@ -44,10 +24,11 @@ DEPLOYMENT = """
         metadata: {labels: {app: stage-web}}
         spec: {containers: [{name: main, image: example.org/web:1}]}
 """
+RETRYING = KUSTOMIZE.replace("retryInterval: 1m", "retryInterval: 3s")
 TREE: dict[str, str | None] = {
     "infra/k8s/flux/kustomization.yaml": "resources: [base.yaml, apps.yaml]\n",
-    "infra/k8s/flux/base.yaml": KUSTOMIZE.format("base", "[]"),
-    "infra/k8s/flux/apps.yaml": KUSTOMIZE.format("apps", "[{name: base}]"),
+    "infra/k8s/flux/base.yaml": RETRYING.format("base", "[]"),
+    "infra/k8s/flux/apps.yaml": RETRYING.format("apps", "[{name: base}]"),
     "infra/base/hello.yaml": CONFIG,
     "infra/apps/web.yaml": DEPLOYMENT,
 }

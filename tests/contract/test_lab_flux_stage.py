@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from flux_bench import GIT, KUSTOMIZATION, Worktree, network
+from flux_bench import CONFIG, GIT, KUSTOMIZATION, KUSTOMIZE, Worktree, network
 from kube_server import Served
 
 from funoffshore import config as configs
@@ -26,27 +26,6 @@ from funoffshore.world.kube import Kube
 from funoffshore.world.routes import Routes
 from funoffshore.world.world import World
 
-KUSTOMIZE = """
-    apiVersion: kustomize.toolkit.fluxcd.io/v1
-    kind: Kustomization
-    metadata: {{name: {0}, namespace: flux-system}}
-    spec:
-      interval: 10m
-      retryInterval: 1m
-      timeout: 30s
-      path: ./infra/{0}
-      prune: true
-      wait: true
-      dependsOn: {1}
-      sourceRef: {{kind: GitRepository, name: flux-system}}
-      postBuild: {{substituteFrom: [{{kind: ConfigMap, name: cluster-settings}}]}}
-"""
-CONFIG = """
-    apiVersion: v1
-    kind: ConfigMap
-    metadata: {name: hello, namespace: default}
-    data: {domain: "${DOMAIN}"}
-"""
 DEPLOYMENT = """
     apiVersion: apps/v1
     kind: Deployment

@@ -108,3 +108,16 @@ class Operator:
 
     def mutations(self) -> int:
         return int(self.fo("lab", "status", "-c", self.name, "--json").json["mutating_calls"])
+
+    def touch(self, namespace: str, name: str) -> None:
+        """Restarts a Deployment, as kubectl rollout restart does."""
+        import os
+        import time
+
+        from kubernetes import client
+        from kubernetes import config as kubeconfig
+
+        made = kubeconfig.new_client_from_config(str(self.lab / "lab.kubeconfig"))  # type: ignore[no-untyped-call]
+        api = client.AppsV1Api(made)
+        stamp = {"kubectl.kubernetes.io/restartedAt": f"{time.time()}-{os.getpid()}"}
+        api.patch_namespaced_deployment(name, namespace, {"spec": {"template": {"metadata": {"annotations": stamp}}}})

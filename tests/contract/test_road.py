@@ -128,29 +128,29 @@ def test_a_component_that_fails_closes_stage_1_and_recovers(finished: Operator) 
         assert Path(kubeconfig).stat().st_mode & 0o777 == 0o600
         ended = finished.fo("postcheck")
         if ended.code == 0:  # the lab notices on its next look at the workload
-            _touch_workload(finished, "media", "jellyfin")
+            finished.touch("media", "jellyfin")
             ended = finished.fo("postcheck")
         assert ended.code == 20, ended.out
         assert "jellyfin" in ended.out
         assert status(finished)["stage_1_complete"] is False
         finished.fo("lab", "faults", "-c", "lab", "--off", "all")
-        _touch_workload(finished, "media", "jellyfin")
+        finished.touch("media", "jellyfin")
         assert finished.fo("bootstrap").code == 0
     assert status(finished)["stage_1_complete"] is True
 
 
-def _touch_workload(home: Operator, namespace: str, name: str) -> None:
-    """Restarts a Deployment, as kubectl rollout restart does."""
-    import os
-    import time
-
-    from kubernetes import client
-    from kubernetes import config as kubeconfig
-
-    made = kubeconfig.new_client_from_config(str(home.lab / "lab.kubeconfig"))  # type: ignore[no-untyped-call]
-    api = client.AppsV1Api(made)
-    stamp = {"kubectl.kubernetes.io/restartedAt": f"{time.time()}-{os.getpid()}"}
-    api.patch_namespaced_deployment(name, namespace, {"spec": {"template": {"metadata": {"annotations": stamp}}}})
+def test_a_postcheck_waits_for_what_is_on_its_way_when_told_to(finished: Operator) -> None:
+    with served(finished):
+        finished.fo("lab", "faults", "-c", "lab", "--on", "component-unready,namespace=media,name=jellyfin")
+        finished.touch("media", "jellyfin")
+        with finished.start("postcheck", "--wait", "60") as waiting:
+            assert waiting.stderr
+            assert waiting.stderr.readline().startswith("waiting for ")
+            finished.fo("lab", "faults", "-c", "lab", "--off", "all")
+            finished.touch("media", "jellyfin")
+            out, err = waiting.communicate(timeout=90)
+        assert waiting.returncode == 0, out + err
+    assert status(finished)["stage_1_complete"] is True
 
 
 def test_no_secret_is_in_what_a_run_leaves_behind(finished: Operator) -> None:

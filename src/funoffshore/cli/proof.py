@@ -14,6 +14,7 @@ from funoffshore.cli import common
 from funoffshore.reading import Present
 
 if TYPE_CHECKING:
+    from funoffshore.checks import postcheck as checks
     from funoffshore.config import ClusterConfig
     from funoffshore.world.world import World
 
@@ -93,12 +94,7 @@ def prove(
     from funoffshore.show import report as reports
     from funoffshore.show import text
 
-    seen = checks.look(world, config)
-    give_up = world.clock.monotonic() + patience
-    while (under_way := checks.under_way(seen.findings)) and world.clock.monotonic() < give_up:
-        common.say(f"waiting for {under_way}")
-        world.clock.sleep(min(5.0, patience))
-        seen = checks.look(world, config)
+    seen = _settled(world, config, patience)
     now = time.time()  # the gate counts real time, whatever clock a lab runs on
     sealed = checks.seal(config, seen, now)
     if junit:
@@ -115,6 +111,19 @@ def prove(
     if not seen.complete:
         raise errors.CheckUnknownError("Stage 1 is not proven: a check could not look", fix="see the findings above")
     common.say(f"{config.name}: Stage 1 is complete at commit {seen.commit[:12]}, {len(seen.findings)} checks passed")
+
+
+def _settled(world: World, config: ClusterConfig, patience: float) -> checks.Sealable:
+    """The last look: asks again, at most for ``patience`` seconds, while all that is amiss is on its way."""
+    from funoffshore.checks import postcheck as checks
+
+    seen = checks.look(world, config)
+    give_up = world.clock.monotonic() + patience
+    while (under_way := checks.under_way(seen.findings)) and world.clock.monotonic() < give_up:
+        common.say(f"waiting for {under_way}")
+        world.clock.sleep(min(5.0, patience))
+        seen = checks.look(world, config)
+    return seen
 
 
 def report(

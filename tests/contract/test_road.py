@@ -143,6 +143,7 @@ def test_a_postcheck_waits_for_what_is_on_its_way_when_told_to(finished: Operato
     with served(finished):
         finished.fo("lab", "faults", "-c", "lab", "--on", "component-unready,namespace=media,name=jellyfin")
         finished.touch("media", "jellyfin")
+        assert 20 in (finished.fo("postcheck").code for _ in range(10))  # the lab notices on its next look
         with finished.start("postcheck", "--wait", "60") as waiting:
             assert waiting.stderr
             assert waiting.stderr.readline().startswith("waiting for ")

@@ -32,7 +32,9 @@ def main() -> None:
     if why := control.obstacles():
         print(f"the bench's numbers cannot be had here: {'; '.join(why)}")
         return
+    began = time.monotonic()
     control.prepare(lambda line: print(f"  {line}", flush=True))
+    line("building what was missing (cold: all; warm: nothing)", time.monotonic() - began, "s")
     sizes()
     with control.alone():
         try:

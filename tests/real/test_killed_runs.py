@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from real_home import RealOperator, eventually
 
-from bench import control
+from bench import control, paths
 
 pytestmark = pytest.mark.real
 MINUTES = 60
@@ -56,6 +56,6 @@ def test_the_bench_itself_leaves_nothing_when_it_is_killed(operator: RealOperato
     alive = subprocess.run(["ps", "-eo", "stat=,comm="], capture_output=True, text=True, check=True).stdout
     assert not [line for line in alive.splitlines() if "nspawn" in line and not line.startswith("Z")]
     loops = subprocess.run(["losetup", "-a"], capture_output=True, text=True, check=True).stdout
-    assert "funoffshore-bench" not in loops
+    assert str(paths.run()) not in loops
     mounts = subprocess.run(["cat", "/proc/mounts"], capture_output=True, text=True, check=True).stdout
-    assert "funoffshore-bench/run" not in mounts
+    assert str(paths.run()) not in mounts

@@ -69,7 +69,7 @@ class Guests:
     def destroy(self, vmid: int) -> None:
         self.history.append(("destroy", vmid))
 
-    def agent(self, vmid: int, command: str, arguments: dict[str, str]) -> object:
+    def agent(self, vmid: int, command: str, arguments: dict[str, Any]) -> object:
         if vmid not in self.talking:
             raise AgentSilentError
         return [{"name": "eth0"}] if command == "network-get-interfaces" else {}
@@ -127,9 +127,9 @@ class Pinned(requests.adapters.HTTPAdapter):
 class Bench:
     """A running API and a client for it."""
 
-    def __init__(self, kit: Kit, guests: Guests, net: str, release: str) -> None:
+    def __init__(self, kit: Kit, guests: Guests, net: str, release: str, nodes: tuple[str, ...] = ("pve",)) -> None:
         self.kit, self.guests, self.address, self.release = kit, guests, f"{net}.2", release
-        self.api = ProxmoxApi(kit, guests, address=self.address, release=release, secret_for_tls=SECRET)
+        self.api = ProxmoxApi(kit, guests, address=self.address, release=release, nodes=nodes, secret_for_tls=SECRET)
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.verify = False
@@ -161,7 +161,7 @@ class Bench:
         """The status of a task once it is over."""
         pause = threading.Event()
         for _ in range(2000):
-            found: dict[str, Any] = self.call("GET", f"/nodes/pve/tasks/{upid}/status").data
+            found: dict[str, Any] = self.call("GET", f"/nodes/{upid.split(':')[1]}/tasks/{upid}/status").data
             if found["status"] == "stopped":
                 return found
             pause.wait(0.002)
@@ -170,7 +170,7 @@ class Bench:
     def log(self, upid: str) -> list[str]:
         """The whole log of a task that is over."""
         self.status(upid)
-        rows = self.call("GET", f"/nodes/pve/tasks/{upid}/log", limit=0).data
+        rows = self.call("GET", f"/nodes/{upid.split(':')[1]}/tasks/{upid}/log", limit=0).data
         return [row["t"] for row in rows]
 
     def done(self, method: str, path: str, /, token: str = ROOT, **parameters: Any) -> str:
@@ -206,10 +206,15 @@ def prepare(bench: Bench) -> None:
 
 @contextmanager
 def bench(
-    directory: Path, *, release: str = "8.4", latencies: Latencies | None = None, speed: float = 1.0
+    directory: Path,
+    *,
+    release: str = "8.4",
+    latencies: Latencies | None = None,
+    speed: float = 1.0,
+    nodes: tuple[str, ...] = ("pve",),
 ) -> Iterator[Bench]:
     """A prepared API, stopped at the end."""
-    made = Bench(kit(directory, latencies, speed), Guests(), subnet(), release)
+    made = Bench(kit(directory, latencies, speed), Guests(), subnet(), release, nodes)
     prepare(made)
     made.api.start()
     try:

@@ -99,8 +99,8 @@ def test_connection_headers_and_gzip(bench: Bench) -> None:
 
 
 def test_unknown_operations_are_noted(bench: Bench) -> None:
-    bench.raw("GET", "/cluster/backup")
-    assert "GET /cluster/backup" in (bench.kit.directory / "pve" / "unknown.log").read_text()
+    bench.raw("GET", "/cluster/ceph/metadata")
+    assert "GET /cluster/ceph/metadata" in (bench.kit.directory / "pve" / "unknown.log").read_text()
 
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

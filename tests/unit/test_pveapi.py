@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from funoffshore import pveapi
 
 Q = "/nodes/pve/qemu"
-OFFICIAL = {"8.4": "pve-8.4.0.json", "9.1": "pve-9.1.3.json"}
+OFFICIAL = {"8.0": "pve-8.0.3.json", "8.4": "pve-8.4.0.json", "9.1": "pve-9.1.3.json"}
 
 
 def official(release: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_table_is_what_the_official_description_says(release: str) -> None:
     for (method, path), operation in pveapi.table(release).items():
         there = theirs[path][method]
         wrong += [f"{method} {path} protected"] if operation.protected != bool(there.get("protected")) else []
-        wrong += [f"{method} {path} returns"] if operation.returns != there["returns"]["type"] else []
+        wrong += [f"{method} {path} returns"] if operation.returns != there["returns"].get("type", "") else []
         for name, parameter in operation.parameters.items():
             if name == "description":  # its key is among those that the description's extract leaves out
                 continue
@@ -68,7 +68,7 @@ def test_table_is_what_the_official_description_says(release: str) -> None:
                 wrong.append(f"{method} {path} {name} is not there")
             else:
                 wrong += differences(parameter, there["parameters"][name], f"{method} {path} {name}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("release", pveapi.RELEASES)
@@ -159,7 +159,7 @@ CREATE_REFUSALS: list[tuple[dict[str, str], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("sent", "errors"), CREATE_REFUSALS, ids=lambda value: next(iter(value)))
-@pytest.mark.parametrize("release", pveapi.RELEASES)
+@pytest.mark.parametrize("release", ["8.4", "9.1"])
 def test_refusals_have_the_recorded_texts(release: str, sent: dict[str, str], errors: dict[str, str]) -> None:
     assert pveapi.check(release, "POST", Q, {"vmid": "101", **sent}) == errors
 

@@ -25,7 +25,7 @@ def serve(
     cluster: LabCluster = "lab",
     latency: Annotated[str | None, typer.Option(help="none, or realistic. Kept for later runs.")] = None,
     speed: Annotated[float | None, typer.Option(min=0.1, max=1000, help="Lab seconds per real second. Kept.")] = None,
-    release: Annotated[str | None, typer.Option(help="Proxmox VE release to play: 9.1 or 8.4. Kept.")] = None,
+    release: Annotated[str | None, typer.Option(help="Proxmox VE release to play: 9.1, 8.4 or 8.0. Kept.")] = None,
 ) -> None:
     """Run the lab alone until Ctrl-C, so that fo, curl, ssh or kubectl can be pointed at it.
 
@@ -53,8 +53,8 @@ def _configure(directory: os.PathLike[str], latency: str | None, speed: float | 
 
     if latency not in (None, "none", "realistic"):
         raise errors.ConfigError(f"--latency {latency} is unknown", fix="say none or realistic")
-    if release not in (None, "8.4", "9.1"):
-        raise errors.ConfigError(f"--release {release} is unknown", fix="say 8.4 or 9.1")
+    if release not in (None, "8.0", "8.4", "9.1"):
+        raise errors.ConfigError(f"--release {release} is unknown", fix="say 8.0, 8.4 or 9.1")
     now = lab.settings(Path(directory))
     wanted = replace(
         now, latency=latency or now.latency, speed=now.speed if speed is None else speed, release=release or now.release
@@ -122,8 +122,11 @@ def faults(
 ) -> None:
     """Switch faults on and off, and list those that are on.
 
-    Known: task-fail, task-hang, task-lost (type=qmcreate,vmid=901,times=1), ssh-cut (node=lab-c1,times=1),
-    node-no-join (node=lab-w1), component-unready (namespace=traefik,name=traefik), git-unreachable.
+    Known: task-fail, task-hang, task-lost, task-warnings, no-worker (type=qmcreate,vmid=901,times=1),
+    vmid-race (vmid=901), lock-timeout (vmid=901 or storage=local-lvm), storage-full (storage=local-lvm),
+    image-corrupt (filename=*.qcow2), agent-silent (vmid=901), pve-596, pve-cut (method=POST,vmid=901), pve-html,
+    pve-redirect (method=GET), ssh-cut (node=lab-c1), node-no-join (node=lab-w1),
+    component-unready (namespace=traefik,name=traefik), git-unreachable. What each does is told in the guide of the lab.
 
     Example: fo lab faults --on task-fail,type=qmstart,times=1
     """
@@ -134,12 +137,26 @@ def faults(
     store = Store(lab.of(config).directory / "lab.sqlite")
     switches = Faults(store)
     if on:
-        name, *pairs = on.split(",")
-        if name not in Faults.KNOWN or any("=" not in p for p in pairs):
-            raise errors.ConfigError(f"--on {on} is not NAME[,KEY=VALUE…]", fix=f"known: {', '.join(Faults.KNOWN)}")
-        switches.on(name, **dict(p.split("=", 1) for p in pairs))
+        name, parameters = _spelt(on)
+        switches.on(name, **parameters)
     for name in list(switches.all()) if off == "all" else [off] if off else []:
         switches.off(name)
     for name, parameters in switches.all().items():
         print(name, *(f"{k}={v}" for k, v in parameters.items()))
     store.close()
+
+
+def _spelt(text: str) -> tuple[str, dict[str, str]]:
+    """Name and parameters of ``NAME[,KEY=VALUE…]``. Raises ConfigError that says what there is."""
+    from funoffshore.lab.base import Faults
+
+    name, *pairs = text.split(",")
+    if any("=" not in pair for pair in pairs):
+        raise errors.ConfigError(f"--on {text} is not NAME[,KEY=VALUE…]", fix=f"known: {', '.join(Faults.KNOWN)}")
+    parameters = dict(pair.split("=", 1) for pair in pairs)
+    problem = Faults.problem(name, parameters)
+    if problem:
+        known = ", ".join(Faults.KNOWN.get(name, ())) or "none"
+        fix = f"{name} takes: {known}" if name in Faults.KNOWN else f"known: {', '.join(Faults.KNOWN)}"
+        raise errors.ConfigError(f"--on {text}: {problem}", fix=fix)
+    return name, parameters

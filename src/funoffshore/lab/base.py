@@ -8,8 +8,9 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -175,16 +176,45 @@ class Ledger:
 class Faults:
     """Faults an operator or a test has switched on: name → parameters. Kept in the store, read at each use.
 
-    Names: ``task-fail``, ``task-hang``, ``task-lost`` (parameters ``type``: qmcreate, …; ``vmid`` or absent for
-    any; ``times`` how often, absent = always), ``ssh-cut`` (``node``, ``times``), ``node-no-join`` (``node``),
-    ``component-unready`` (``namespace``, ``name``), ``git-unreachable``.
+    ``KNOWN`` has their names and which parameters each takes. A parameter narrows a fault down to what fits it (``*``,
+    ``?`` and ``[…]`` as in file names); ``times`` is how often it strikes, always when absent. What each does is told
+    in ``docs/guide/lab.md``.
     """
 
-    KNOWN = ("task-fail", "task-hang", "task-lost", "ssh-cut", "node-no-join", "component-unready", "git-unreachable")
+    KNOWN: Mapping[str, tuple[str, ...]] = {
+        "task-fail": ("type", "vmid", "times"),
+        "task-hang": ("type", "vmid", "times"),
+        "task-lost": ("type", "vmid", "times"),
+        "task-warnings": ("type", "vmid", "times"),
+        "no-worker": ("type", "vmid", "times"),
+        "vmid-race": ("vmid", "times"),
+        "lock-timeout": ("vmid", "storage", "times"),
+        "storage-full": ("storage", "vmid", "times"),
+        "image-corrupt": ("storage", "filename", "times"),
+        "agent-silent": ("vmid", "command", "times"),
+        "pve-596": ("method", "path", "node", "vmid", "storage", "times"),
+        "pve-cut": ("method", "path", "node", "vmid", "storage", "times"),
+        "pve-html": ("method", "path", "times"),
+        "pve-redirect": ("method", "path", "times"),
+        "ssh-cut": ("node", "times"),
+        "node-no-join": ("node",),
+        "component-unready": ("namespace", "name"),
+        "git-unreachable": (),
+    }
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
+
+    @classmethod
+    def problem(cls, name: str, parameters: Mapping[str, str]) -> str:
+        """What is wrong with a fault as somebody has spelt it; empty when nothing."""
+        if name not in cls.KNOWN:
+            return f"{name} is no fault"
+        for key in parameters:
+            if key not in cls.KNOWN[name]:
+                return f"{name} has no {key}"
+        return "times is no number" if not parameters.get("times", "1").isdecimal() else ""
 
     def on(self, name: str, /, **parameters: str) -> None:
         self._store.put("faults", name, parameters)
@@ -201,7 +231,7 @@ class Faults:
             parameters = self._store.get("faults", name)
             if parameters is None:
                 return False
-            if any(k in thing and thing[k] != v for k, v in parameters.items() if k != "times"):
+            if any(k in thing and not fnmatchcase(thing[k], v) for k, v in parameters.items() if k != "times"):
                 return False
             if "times" in parameters:
                 left = int(parameters["times"]) - 1

@@ -44,7 +44,7 @@ class Settings:
     speed: float = 1.0
     """Lab seconds per real second."""
     release: str = "9.1"
-    """Proxmox VE release it plays: ``9.1`` or ``8.4``."""
+    """Proxmox VE release it plays: ``9.1``, ``8.4`` or ``8.0``."""
     detour: bool = False
     """Whether listeners go to free ports of 127.0.0.1, as they must where 127.0.0.2 is no address (macOS)."""
 
@@ -212,9 +212,12 @@ class Homelab:
             bridges=(config.proxmox.bridge,),
             secret_for_tls=config.proxmox.token_secret.get_secret_value(),
         )
-        proxmox.ensure_token(config.proxmox.token_id, config.proxmox.token_secret.get_secret_value())
-        proxmox.add_storage(config.proxmox.image_storage, "dir", ("iso", "import"))
-        proxmox.add_storage(config.proxmox.disk_storage, "lvmthin", ("images", "rootdir"))
+        secret = config.proxmox.token_secret.get_secret_value()
+        proxmox.ensure_token(config.proxmox.token_id, secret)
+        # For people and their tools, who log in; fo itself never does.
+        proxmox.add_user("root@pam", secret)
+        for name, kind, content, shared in _storages(config):
+            proxmox.add_storage(name, kind, content, shared=shared)
         # Stopped in this order: nobody may ask what is gone already.
         self._stops = [proxmox.stop, web.stop, kubernetes.close, machines.stop]
         web.start()
@@ -249,6 +252,21 @@ class Homelab:
         self.kit.store.put("clock", "now", self.kit.clock.now())
         self.kit.clock.stop()
         self.kit.store.close()
+
+
+def _storages(config: ClusterConfig) -> Iterator[tuple[str, str, tuple[str, ...], bool]]:
+    """Name, type, content and whether all hypervisors share it, of every storage that the cluster speaks of.
+
+    Machines that high availability may move need their disks on a shared one.
+    """
+    proxmox, kept = config.proxmox, config.backup.storage if config.backup else ""
+    for name in dict.fromkeys(filter(None, (proxmox.image_storage, proxmox.disk_storage, kept))):
+        content: list[str] = ["iso", "import"] if name == proxmox.image_storage else []
+        content += ["images", "rootdir"] if name == proxmox.disk_storage else []
+        content += ["backup"] if name == kept else []
+        shared = proxmox.high_availability and name != proxmox.image_storage
+        only_disks = content == ["images", "rootdir"] and not shared
+        yield name, "lvmthin" if only_disks else "nfs" if shared else "dir", tuple(content), shared
 
 
 def web_address(config: ClusterConfig) -> tuple[str, int]:

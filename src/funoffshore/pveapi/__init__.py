@@ -6,19 +6,22 @@ everything; ``privileges`` holds what each call needs.
 
 from __future__ import annotations
 
-from funoffshore.pveapi import privileges
-from funoffshore.pveapi.check import UnknownOperationError, check, check_parameters, find, parse, parts_of
-from funoffshore.pveapi.formats import FormatError, split_list
+from funoffshore.pveapi import calendar, privileges
+from funoffshore.pveapi.check import UnknownOperationError, below, check, check_parameters, find, parse, parts_of
+from funoffshore.pveapi.formats import CPU_MODELS, FormatError, split_list
 from funoffshore.pveapi.operations import table
 from funoffshore.pveapi.schema import RELEASES, Operation, Parameter, Tree
 
 __all__ = [
+    "CPU_MODELS",
     "RELEASES",
     "FormatError",
     "Operation",
     "Parameter",
     "Tree",
     "UnknownOperationError",
+    "below",
+    "calendar",
     "check",
     "check_parameters",
     "find",

@@ -49,6 +49,17 @@ def find(release: str, method: str, path: str) -> tuple[Operation, dict[str, str
     return found, dict(zip(re.findall(r"{(\w+)}", found.path), values, strict=True))
 
 
+def below(release: str, path: str) -> list[str]:
+    """The fixed names right below a concrete path, which is how the API answers a GET that is no operation."""
+    node: dict[str, object] = _tree(release)
+    for word in [word for word in path.split("/") if word]:
+        branch = node.get(word, node.get("{}"))
+        if branch is None:
+            return []
+        node = _branch(branch)
+    return sorted(word for word in node if word.isidentifier() or "-" in word)
+
+
 def check(release: str, method: str, path: str, parameters: Mapping[str, object]) -> dict[str, str]:
     """What Proxmox would say against each field; empty when it would take the request.
 
@@ -82,6 +93,8 @@ def complaint_of(name: str, parameter: Parameter, value: object) -> str:
     """What is wrong with one value; empty when nothing is."""
     if isinstance(value, list) and parameter.format.endswith("-list"):
         value = ",".join(str(part) for part in value)
+    if parameter.type == "array" and not isinstance(value, dict):
+        return ""  # a single value stands for a list of one
     if isinstance(value, list):
         return f"type check ('{parameter.type}') failed - got ARRAY"
     if isinstance(value, dict):

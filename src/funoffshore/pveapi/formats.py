@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote
 
+from funoffshore.pveapi import calendar
 from funoffshore.pveapi.schema import Parameter
 
 
@@ -21,6 +22,7 @@ class FormatError(ValueError):
 _FLAG = Parameter("boolean")
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _BASE64 = Parameter(pattern=r"[A-Za-z0-9+\/]+={0,2}")
+_KEPT = Parameter("integer", minimum=0)
 _SNIPPET = Parameter(format="pve-volume-id")
 
 PROPERTIES: Mapping[str, Mapping[str, Parameter]] = {
@@ -65,6 +67,18 @@ PROPERTIES: Mapping[str, Mapping[str, Parameter]] = {
         "model": Parameter(enum=("i6300esb", "ib700"), default_key=True),
         "action": Parameter(enum=("reset", "shutdown", "poweroff", "pause", "debug", "none")),
     },
+    "prune-backups": {
+        "keep-all": _FLAG,
+        **dict.fromkeys((f"keep-{span}" for span in ("last", "hourly", "daily", "weekly", "monthly", "yearly")), _KEPT),
+    },
+    "backup-performance": {
+        "max-workers": Parameter("integer", minimum=1, maximum=256),
+        "pbs-entries-max": Parameter("integer", minimum=1),
+    },
+    "backup-fleecing": {
+        "enabled": Parameter("boolean", default_key=True),
+        "storage": Parameter(format="pve-storage-id"),
+    },
 }
 """Formats that are property strings."""
 
@@ -83,6 +97,8 @@ _CPUS = (
     "Skylake-Client-noTSX-IBRS Skylake-Client-v4 Skylake-Server Skylake-Server-IBRS Skylake-Server-noTSX-IBRS "
     "Skylake-Server-v4 Skylake-Server-v5 Westmere Westmere-IBRS x86-64-v2 x86-64-v2-AES x86-64-v3 x86-64-v4"
 )
+CPU_MODELS: tuple[str, ...] = tuple(_CPUS.split())
+"""CPU types that need no definition of their own."""
 _CONTENTS = frozenset(("images", "rootdir", "vztmpl", "iso", "backup", "snippets", "import", "none"))
 _BOOTABLE = re.compile(r"(?:(?:ide|sata|scsi|virtio|net|usb|hostpci)(?:0|[1-9]\d?)|efidisk0)\Z")
 
@@ -148,7 +164,7 @@ def _mac(value: str) -> None:
 
 
 def _cpu(value: str) -> None:
-    if not value.startswith("custom-") and value not in _CPUS.split():
+    if not value.startswith("custom-") and value not in CPU_MODELS:
         raise FormatError(f"Built-in cputype '{value}' is not defined (missing 'custom-' prefix?)\n")
 
 
@@ -195,6 +211,34 @@ def _urlencoded(value: str) -> None:
     unquote(value)
 
 
+def _event(value: str) -> None:
+    try:
+        calendar.parse(value)
+    except ValueError as why:
+        raise FormatError(f"invalid calendar event '{value}' - {why}\n") from None
+
+
+def _firewall_address(value: str) -> None:
+    """Addresses, networks and ranges by comma; names of sets and aliases are taken as they are."""
+    for part in value.split(","):
+        if re.fullmatch(r"\+?(?:(?:dc|guest)/)?[A-Za-z][A-Za-z0-9\-_]+", part):
+            continue
+        try:
+            for address in part.split("-", 1):
+                ipaddress.ip_interface(address)
+        except ValueError:
+            raise FormatError(f"invalid address/cidr/ipset specification '{part}'\n") from None
+
+
+def _firewall_ports(value: str) -> None:
+    for part in value.split(","):
+        numbers = [int(number) for number in part.split(":")] if re.fullmatch(r"\d+(?::\d+)?", part) else []
+        if numbers and not all(0 < number <= 65535 for number in numbers):
+            raise FormatError(f"invalid port '{part}'\n")
+        if not numbers and not re.fullmatch(r"[A-Za-z][A-Za-z0-9\-_]*", part):
+            raise FormatError(f"invalid port '{part}'\n")
+
+
 _ID = r"[a-zA-Z][a-zA-Z0-9_-]+"
 _CHECKS: dict[str, Callable[[str], None]] = {
     "dns-name": _matches(rf"{_LABEL}(?:\.{_LABEL})*", "value does not look like a valid DNS name"),
@@ -217,6 +261,22 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "pve-cputype": _cpu,
     "pve-qm-bootdev": _boot_device,
     "pve-startup-order": _startup,
+    "pve-calendar-event": _event,
+    "pve-ha-resource-or-vm-id": _matches(r"[a-z]+:\S+|\d+", "value does not look like a valid ha resource id"),
+    "pve-ha-resource-id": _matches(r"[a-z]+:\S+", "value does not look like a valid ha resource id"),
+    "pve-ha-group-node": _matches(_LABEL + r"(?::\d+)?", "value does not look like a valid ha group node"),
+    "pve-ha-node": _matches(_LABEL + r"(?::\d+)?", "value does not look like a valid ha node"),
+    "pve-iface": _matches(r"[a-zA-Z][a-zA-Z0-9_]{1,20}(?:[:.]\d+)?", "invalid network interface name 'VALUE'"),
+    "pve-fw-addr-spec": _firewall_address,
+    "pve-fw-dport-spec": _firewall_ports,
+    "pve-fw-sport-spec": _firewall_ports,
+    "pve-userid": _matches(r"[^\s:/]+@[A-Za-z][A-Za-z0-9.\-_]+", "value 'VALUE' does not look like a valid user name"),
+    "pve-tokenid": _matches(
+        r"[^\s:/]+@[A-Za-z][A-Za-z0-9.\-_]+![A-Za-z][A-Za-z0-9.\-_]+",
+        "value 'VALUE' does not look like a valid token ID",
+    ),
+    "pve-groupid": _matches(r"[A-Za-z0-9.\-_]+", "group name 'VALUE' contains invalid characters"),
+    "pve-roleid": _matches(r"[A-Za-z0-9.\-_]+", "role name 'VALUE' contains invalid characters"),
     "ipv4": _address(4),
     "ipv6": _address(6),
     "address": _address(0),

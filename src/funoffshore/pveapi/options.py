@@ -1,13 +1,15 @@
 """Options of a virtual machine: every one that fo sets, reads, or must be told it may not set.
 
-Facts from the public API description of Proxmox VE 8.4 and 9.1 (pve-docs ``api-viewer/apidata.js``) and
+Facts from the public API description of Proxmox VE 8.0, 8.4 and 9.1 (pve-docs ``api-viewer/apidata.js``) and
 qemu-server ``PVE/QemuServer.pm``, ``PVE/QemuServer/Drive.pm``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
+from funoffshore.pveapi.formats import PROPERTIES
 from funoffshore.pveapi.schema import Parameter
 
 FLAG = Parameter("boolean")
@@ -66,8 +68,8 @@ _SCSI = {
     "ro": FLAG,
     "scsiblock": FLAG,
     "queues": Parameter("integer", minimum=2),
-    "product": Parameter(pattern=r"[A-Za-z0-9\-_\s]{,16}"),
-    "vendor": Parameter(pattern=r"[A-Za-z0-9\-_\s]{,8}"),
+    "product": Parameter(pattern=r"[A-Za-z0-9\-_\s]{,16}", since="8.4"),
+    "vendor": Parameter(pattern=r"[A-Za-z0-9\-_\s]{,8}", since="8.4"),
 }
 _EFIDISK = {
     **{key: _DRIVE[key] for key in ("file", "volume", "format", "import-from", "size")},
@@ -106,7 +108,13 @@ _MACHINE = {
     "enable-s4": FLAG,
     "viommu": Parameter(enum=("intel", "virtio")),
 }
-MACHINE = Parameter(parts=_MACHINE)
+
+
+def machine(release: str) -> Parameter:
+    """The machine type, a property string since 8.1."""
+    kind = _MACHINE["type"]
+    return Parameter(pattern=kind.pattern, max_length=40) if release < "8.4" else Parameter(parts=_MACHINE)
+
 
 _AGENT = {
     "enabled": Parameter("boolean", False, default_key=True),
@@ -121,7 +129,7 @@ _VGA_TYPES = (
 _VGA = {
     "type": Parameter(enum=_VGA_TYPES, default_key=True),
     "memory": Parameter("integer", minimum=4, maximum=512),
-    "clipboard": Parameter(enum=("vnc",)),
+    "clipboard": Parameter(enum=("vnc",), since="8.4"),
 }
 _USB_HOST = (
     r"(?^:(?:(?:(?^:(0x)?([0-9A-Fa-f]{4}):(0x)?([0-9A-Fa-f]{4})))|(?:(?^:(\d+)\-(\d+(\.\d+)*)))|[Ss][Pp][Ii][Cc][Ee]))"
@@ -142,10 +150,23 @@ _LOCKS = (
 def options(release: str) -> Mapping[str, Parameter]:
     """Every option that a VM configuration of ``release`` may hold and the table knows."""
     agent = dict(_AGENT)
-    agent["freeze-fs-on-backup"] = FLAG if release == "8.4" else Parameter(alias="freeze-fs")
-    if release != "8.4":
+    agent["freeze-fs-on-backup"] = FLAG if release < "9" else Parameter(alias="freeze-fs")
+    if release >= "9":
         agent["guest-fsfreeze"] = Parameter(alias="freeze-fs")
-    return {**_DRIVES, **_PLAIN, **_CLOUD_INIT, "agent": Parameter(parts=agent)}
+    found = {**_DRIVES, **_PLAIN, **_CLOUD_INIT, "agent": Parameter(parts=agent), "machine": machine(release)}
+    return found if release >= "8.4" else {**found, **_before_8_1()}
+
+
+def _before_8_1() -> dict[str, Parameter]:
+    """Options that 8.0 describes otherwise."""
+    old: dict[str, Parameter] = {"memory": Parameter("integer", minimum=16)}
+    old["rng0"] = Parameter(parts=PROPERTIES["pve-qm-rng"])
+    for option, drive in _DRIVES.items():
+        if drive.parts and "format" in drive.parts:
+            form = drive.parts["format"]
+            older = dataclasses.replace(form, enum=("raw", "cow", *form.enum[1:]))
+            old[option] = dataclasses.replace(drive, parts={**drive.parts, "format": older})
+    return old
 
 
 _DRIVES: dict[str, Parameter] = {
@@ -199,7 +220,6 @@ _PLAIN: dict[str, Parameter] = {
     "kvm": FLAG,
     "localtime": FLAG,
     "lock": Parameter(enum=_LOCKS),
-    "machine": MACHINE,
     "memory": Parameter(parts={"current": Parameter("integer", False, minimum=16, default_key=True)}),
     "migrate_downtime": Parameter("number", minimum=0),
     "migrate_speed": Parameter("integer", minimum=0),

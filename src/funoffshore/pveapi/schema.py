@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-RELEASES: tuple[str, ...] = ("8.4", "9.1")
+RELEASES: tuple[str, ...] = ("8.0", "8.4", "9.1")
 """The releases whose API the table knows, oldest first."""
 
 Tree: TypeAlias = tuple[object, ...]
@@ -20,7 +20,7 @@ class Parameter:
     """One parameter, or one key inside a property string."""
 
     type: str = "string"
-    """``string``, ``integer``, ``number`` or ``boolean``."""
+    """``string``, ``integer``, ``number``, ``boolean`` or ``array``."""
     optional: bool = True
     minimum: float | None = None
     maximum: float | None = None

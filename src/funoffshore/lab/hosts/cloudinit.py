@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import ipaddress
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from funoffshore.lab.hosts import seed, shell, skeleton
+from funoffshore.lab.hosts import blocks, seed, shell, skeleton
 from funoffshore.lab.hosts.machine import Host, Session
 
 DISABLED = "/etc/cloud/cloud-init.disabled"
@@ -31,7 +32,8 @@ KNOWN = frozenset({
     "users", "groups", "ssh_keys", "ssh_authorized_keys", "ssh_deletekeys", "ssh_genkeytypes", "ssh_pwauth",
     "disable_root", "package_update", "package_upgrade", "packages", "write_files", "runcmd", "bootcmd", "growpart",
     "resize_rootfs", "ntp", "final_message", "power_state", "chpasswd", "package_reboot_if_required", "swap",
-    "manage_resolv_conf", "resolv_conf", "keyboard", "no_ssh_fingerprints", "ssh",
+    "user", "password", "manage_resolv_conf", "resolv_conf", "keyboard", "no_ssh_fingerprints", "ssh",
+    "disk_setup", "fs_setup", "mounts",
 })  # fmt: skip
 
 
@@ -80,6 +82,8 @@ def early(host: Host) -> bool:
         found = None
     else:
         set_up(host, found)
+    if not host.files.exists("/run/cloud-init/disabled") and not host.files.exists(DISABLED):
+        blocks.fill_root(host)
     if not host.files.exists(HOST_KEY):
         generate_host_key(host)
     raise_network(host)
@@ -92,11 +96,12 @@ def set_up(host: Host, found: seed.Seed) -> None:
     user = found.user
     report(host, stage="init", errors=errors, done=False)
     host.files.write(NETPLAN, yaml.safe_dump({"network": dict(found.network)}), 0o600)
+    resolvers(host, found.network)
     name = str(user.get("hostname") or user.get("fqdn") or found.meta.get("local-hostname") or "localhost")
     host.files.write("/etc/hostname", name.split(".")[0] + "\n")
     if user.get("manage_etc_hosts"):
         host.files.write("/etc/hosts", f"127.0.1.1 {user.get('fqdn', name)} {name}\n127.0.0.1 localhost\n")
-    for step in (host_keys, users, write_files, timezone):
+    for step in (disk_setup, host_keys, users, write_files, timezone):
         try:
             step(host, user)
         except (ValueError, TypeError, AttributeError, KeyError, OSError) as why:
@@ -107,6 +112,25 @@ def set_up(host: Host, found: seed.Seed) -> None:
     kept = {"instance": found.instance, "user": dict(user), "errors": errors}
     host.files.write(USER_DATA, json.dumps(kept, default=str), 0o600)
     report(host, stage="modules-config", errors=errors, done=False)
+
+
+def disk_setup(host: Host, user: Mapping[str, Any]) -> None:
+    """cc_disk_setup and cc_mounts: whole disks, of which ``partition: any`` formats only a blank one."""
+    for wanted in user.get("fs_setup") or []:
+        device = f"/dev/{blocks.device_name(host, wanted['device'])}"
+        if device == "/dev/":
+            raise ValueError(f"Device {wanted['device']} did not exist and was not created with a udevadm settle.")
+        partition = str(wanted.get("partition", "any"))
+        blank = not host.files.path(device).read_bytes().strip(b"\0")
+        if blank or partition == "none" or wanted.get("overwrite"):
+            result = host.run([f"mkfs.{wanted['filesystem']}", "-F", "-L", str(wanted.get("label", "")), device])
+            if result.code:
+                raise ValueError(f"Failed to exec of mkfs: {result.err.decode()}")
+    lines = [[str(field) for field in fields] for fields in user.get("mounts") or []]
+    if lines:
+        new = "".join("\t".join([*f[:3], f"{f[3]},comment=cloudconfig", *f[4:]]) + "\n" for f in lines)
+        host.files.write("/etc/fstab", host.files.read("/etc/fstab") + new)
+        host.run(["mount", "-a"])
 
 
 def host_keys(host: Host, user: Mapping[str, Any]) -> None:
@@ -133,11 +157,19 @@ def generate_host_key(host: Host) -> None:
 
 
 def users(host: Host, user: Mapping[str, Any]) -> None:
-    """cc_users_groups: without ``users`` there is the distribution's default user, who gets the top-level keys."""
+    """cc_users_groups: without ``users`` there is the distribution's default user, who gets the top-level keys.
+
+    ``user`` gives that one another name.
+    """
     keys = [str(key) for key in user.get("ssh_authorized_keys") or []]
     for wanted in user.get("users") or ["default"]:
         if wanted == "default":
-            default = {"name": "debian", "sudo": "ALL=(ALL) NOPASSWD:ALL", "shell": "/bin/bash"}
+            named = user.get("user") or "debian"
+            default = {
+                **(named if isinstance(named, dict) else {"name": named}),
+                "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "shell": "/bin/bash",
+            }
             add_user(host, {**default, "ssh_authorized_keys": keys})
         else:
             own = [*(wanted.get("ssh_authorized_keys") or []), *(wanted.get("ssh-authorized-keys") or [])]
@@ -209,6 +241,21 @@ def raise_network(host: Host) -> None:
     skeleton.route(host.files, "")
 
 
+def resolvers(host: Host, network: Mapping[str, Any]) -> None:
+    """``/etc/resolv.conf`` from versions 2 and 1 of the network configuration."""
+    found: dict[str, list[str]] = {"addresses": [], "search": []}
+    told = [face.get("nameservers") or {} for face in (network.get("ethernets") or {}).values()]
+    for item in network.get("config") or []:
+        if item.get("type") == "nameserver":
+            told.append({"addresses": item.get("address"), "search": item.get("search")})
+    for part in told:
+        for key, known in found.items():
+            known += [str(value) for value in part.get(key) or [] if str(value) not in known]
+    lines = [f"nameserver {address}" for address in found["addresses"]]
+    lines += [f"search {' '.join(found['search'])}"] if found["search"] else []
+    host.files.write("/etc/resolv.conf", "".join(f"{line}\n" for line in lines))
+
+
 def addresses(network: Mapping[str, Any], macs: tuple[str, ...]) -> Iterable[tuple[str, int, str]]:
     """(address, prefix, gateway) of versions 2 and 1 of the network configuration."""
     ours = {mac.lower() for mac in macs}
@@ -224,12 +271,14 @@ def addresses(network: Mapping[str, Any], macs: tuple[str, ...]) -> Iterable[tup
         if str(face.get("mac_address", "")).lower() in ("", *ours):
             for net in face.get("subnets") or []:
                 if net.get("type") in ("static", "static4") and "address" in net:
-                    yield *split(str(net["address"])), str(net.get("gateway", ""))
+                    address = f"{net['address']}/{net['netmask']}" if "netmask" in net else str(net["address"])
+                    yield *split(address), str(net.get("gateway", ""))
 
 
 def split(address: str) -> tuple[str, int]:
-    plain, _, prefix = address.partition("/")
-    return plain, int(prefix or 24)
+    """``10.0.0.3/24`` or ``10.0.0.3/255.255.255.0``; a bare address is taken for one of a /24."""
+    face = ipaddress.ip_interface(address if "/" in address else f"{address}/24")
+    return str(face.ip), face.network.prefixlen
 
 
 def late(host: Host) -> None:
@@ -260,8 +309,14 @@ def add_package(host: Host, name: str) -> None:
     """Only the guest agent brings something along that anybody here would miss."""
     host.files.write(f"/var/lib/dpkg/info/{name}.list", "")
     if name == "qemu-guest-agent":
-        host.files.write("/usr/sbin/qemu-ga", "#!funoffshore-lab qemu-ga\n", 0o755)
-        host.files.write("/usr/lib/systemd/system/qemu-guest-agent.service", skeleton.AGENT_UNIT)
-        host.units.reload()
-        host.units.enable("qemu-guest-agent")
+        bring_agent(host)
         host.units.start("qemu-guest-agent")
+
+
+def bring_agent(host: Host) -> None:
+    """The guest agent's files; it starts with the next boot."""
+    host.files.write("/var/lib/dpkg/info/qemu-guest-agent.list", "")
+    host.files.write("/usr/sbin/qemu-ga", "#!funoffshore-lab qemu-ga\n", 0o755)
+    host.files.write("/usr/lib/systemd/system/qemu-guest-agent.service", skeleton.AGENT_UNIT)
+    host.units.reload()
+    host.units.enable("qemu-guest-agent")

@@ -7,14 +7,16 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from funoffshore.lab.base import Kit
 from funoffshore.lab.guests import AgentSilentError, Hardware
-from funoffshore.lab.hosts import cloudinit, skeleton, sshd
+from funoffshore.lab.hosts import agent, blocks, cloudinit, disks, skeleton, sshd
 from funoffshore.lab.hosts import programs as image
 from funoffshore.lab.hosts.api import Machine, Program, Service
+from funoffshore.lab.hosts.files import Files
 from funoffshore.lab.hosts.machine import Host
 from funoffshore.lab.hosts.systemd import Units
 
@@ -36,7 +38,8 @@ class Hosts:
     """Runs the lab's virtual machines; what a hypervisor needs is ``guests.Guests``.
 
     The disks are folders below ``hosts/`` of the lab. A machine that had power when the lab's process ended comes
-    back at its next ``power_on`` as it was: same boot, no waiting.
+    back at its next ``power_on`` as it was: same boot, no waiting. The guest agent answers where cloud-init installed
+    it, and on machines whose image has ``agent`` in its file name, which stands for one that was built with it.
     """
 
     def __init__(
@@ -126,7 +129,10 @@ class Hosts:
     def _boot(self, host: Host) -> None:
         if not host.files.exists("/etc/os-release"):
             skeleton.lay(host.files, list(image.PROGRAMS))
+            if "agent" in host.hardware.image.rpartition("/")[2]:
+                cloudinit.bring_agent(host)
         skeleton.start_kernel(host.files, host.hardware)
+        blocks.boot(host)
         host.write_ports()
         more = cloudinit.early(host)
         if more:
@@ -145,6 +151,7 @@ class Hosts:
     def _resume(self, host: Host, phase: str) -> None:
         """The same boot goes on after the lab's process was gone for a while."""
         host.write_ports()
+        blocks.show(host)
         cloudinit.raise_network(host)
         self._go_up(host)
         if phase == EARLY:
@@ -182,6 +189,17 @@ class Hosts:
         self.power_off(host.vmid)
         self.power_on(host.hardware)
 
+    def resize(self, vmid: int, disk_gib: float, data_disk_gib: float = 0.0) -> None:
+        """Larger disks under a running guest, which sees them at once. Does nothing for a machine that is off."""
+        with self._lock:
+            host = self._hosts.get(vmid)
+        if host is not None:
+            host.hardware = replace(host.hardware, disk_gib=disk_gib, data_disk_gib=data_disk_gib)
+            kept = self._kit.store.get(BUCKET, str(vmid)) or {}
+            self._keep(host, kept.get("phase", BOOTING))
+            if host.up:
+                blocks.show(host)
+
     def is_on(self, vmid: int) -> bool:
         with self._lock:
             return vmid in self._hosts
@@ -192,7 +210,18 @@ class Hosts:
         self._kit.store.delete(BUCKET, str(vmid))
         self._kit.store.delete("host-owners", str(vmid))
 
-    def agent(self, vmid: int, command: str, arguments: dict[str, str]) -> object:
+    def save_disks(self, vmid: int, target: Path) -> None:
+        """The content of the machine's disks into one file, whether it is on or off."""
+        root = self._kit.directory / "hosts" / str(vmid) / "root"
+        if root.is_dir():
+            disks.save(Files(root, self._kit.store, vmid), target)
+
+    def load_disks(self, vmid: int, source: Path) -> None:
+        """The content back onto the disks of a machine that is off. Does nothing where there is no such file."""
+        if source.is_file():
+            disks.load(self._kit.directory / "hosts" / str(vmid) / "root", self._kit.store, vmid, source)
+
+    def agent(self, vmid: int, command: str, arguments: dict[str, Any]) -> object:
         """The guest agent's own answer, without the ``result`` that Proxmox wraps around it."""
         with self._lock:
             host = self._hosts.get(vmid)
@@ -200,18 +229,7 @@ class Hosts:
             raise AgentSilentError("QEMU guest agent is not running")
         if host.units.unit("qemu-guest-agent").active != "active":
             raise AgentSilentError("QEMU guest agent is not running")
-        match command:
-            case "ping":
-                return {}
-            case "get-host-name":
-                return {"host-name": host.name}
-            case "get-osinfo":
-                return {"id": "debian", "version-id": "12", "name": "Debian GNU/Linux", "machine": "x86_64"}
-            case "network-get-interfaces":
-                return interfaces(host)
-            case "get-time":
-                return int(self._kit.clock.now() * 1e9)
-        raise AgentSilentError(f"The command {command} has not been found")
+        return agent.answer(host, command, arguments)
 
     def stop(self) -> None:
         """Nothing listens any more. What had power has it again at the next ``power_on``."""
@@ -224,17 +242,3 @@ class Hosts:
         self._boots.shutdown(wait=True, cancel_futures=True)
 
     close = stop
-
-
-def interfaces(host: Host) -> list[dict[str, Any]]:
-    """As QEMU's guest-network-get-interfaces answers (qga/qapi-schema.json)."""
-    found = [interface("lo", "00:00:00:00:00:00", "127.0.0.1", 8)]
-    for number, mac in enumerate(host.hardware.macs):
-        address = host.address if number == 0 else ""
-        found.append(interface(f"eth{number}", mac.lower(), address, host.prefix))
-    return found
-
-
-def interface(name: str, mac: str, address: str, prefix: int) -> dict[str, Any]:
-    addresses = [{"ip-address": address, "ip-address-type": "ipv4", "prefix": prefix}] if address else []
-    return {"name": name, "hardware-address": mac, "ip-addresses": addresses}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from funoffshore.lab.base import Kit
 from funoffshore.lab.guests import Hardware
@@ -50,6 +51,10 @@ class Host:
         self.power_cycle: Callable[[], None] = lambda: None
         self.sessions: set[Callable[[], None]] = set()
         """Calls that cut an SSH connection each."""
+        self.opened: dict[int, io.BytesIO] = {}
+        """Files that the guest agent holds open, by handle."""
+        self.executed: list[dict[str, Any]] = []
+        """Outcomes of what the guest agent was told to run since the machine has power."""
         self._ports: set[int] = set()
         self._lock = threading.RLock()
 

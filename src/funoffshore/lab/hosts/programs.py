@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from funoffshore.lab.hosts import cloudinit, python3, shell, systemctl
+from funoffshore.lab.hosts import blocks, cloudinit, python3, shell, systemctl
 from funoffshore.lab.hosts.api import Machine, Program, Result
 from funoffshore.lab.hosts.files import Attributes
 from funoffshore.lab.hosts.machine import Session
@@ -325,12 +325,28 @@ def cloud_init(machine: Machine, argv: list[str], stdin: bytes) -> Result:
     return Result(code, text.encode())
 
 
+def apt_get(machine: Machine, argv: list[str], stdin: bytes) -> Result:
+    """``apt-get … install NAME…``; anything else has no effect that somebody here could see."""
+    _, words = systemctl.options(argv, ("-o",))
+    if words[:1] == ["install"]:
+        for name in words[1:]:
+            cloudinit.add_package(systemctl.host_of(machine), name)
+    return Result(0)
+
+
+def timedatectl(machine: Machine, argv: list[str], stdin: bytes) -> Result:
+    if argv[1:2] == ["set-timezone"] and len(argv) > 2:
+        systemctl.host_of(machine).files.write("/etc/timezone", f"{argv[2]}\n")
+    return Result(0)
+
+
 PROGRAMS: dict[str, Program] = {
     "true": quiet, "false": false, "echo": echo, "cat": cat, "sha256sum": sha256sum, "base64": encode, "head": ends,
     "tail": ends, "grep": grep, "ls": ls, "stat": look, "test": test, "[": test, "uname": uname, "hostname": hostname,
     "id": identify, "whoami": identify, "sh": sh, "bash": sh, "sudo": sudo, "install": install, "tee": tee, "rm": rm,
     "mkdir": mkdir, "date": date, "sleep": sleep, "cloud-init": cloud_init, "systemctl": systemctl.systemctl,
     "journalctl": systemctl.journalctl, "python3": python3.python3, "modprobe": quiet, "sysctl": quiet,
-    "swapoff": quiet, "apt-get": quiet, "timedatectl": quiet, "udevadm": quiet, "sync": quiet,
+    "swapoff": quiet, "apt-get": apt_get, "timedatectl": timedatectl, "udevadm": quiet, "sync": quiet,
+    **blocks.PROGRAMS,
 }  # fmt: skip
 """What the image holds in /usr/bin, by name. Parts of the lab add theirs through ``Hosts.register_program``."""

@@ -16,6 +16,7 @@ import urllib.request
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from funoffshore.lab.hosts.blocks import room
 from funoffshore.lab.hosts.files import Attributes, named
 from funoffshore.lab.hosts.machine import Session
 from funoffshore.lab.hosts.skeleton import KERNEL
@@ -173,11 +174,12 @@ class HostOs(types.ModuleType):
         return self._files.exists(path) and self._files.may(self._session.uid, path, want)
 
     def statvfs(self, path: str) -> Any:
-        """The disk of the virtual machine, 2 GiB of it taken by the image."""
+        """The file system that holds the path, as big as its superblock says."""
         self.stat(path)
         block = 4096
-        blocks = int(self._session.host.hardware.disk_gib * (1 << 30)) // block
-        free = max(blocks - (2 << 30) // block, 0)
+        size, used = room(self._session.host, path)
+        blocks = size // block
+        free = max(blocks - used // block, 0)
         return types.SimpleNamespace(
             f_bsize=block, f_frsize=block, f_blocks=blocks, f_bfree=free, f_bavail=free,
             f_files=blocks // 4, f_ffree=blocks // 4 - 40000, f_favail=blocks // 4 - 40000,

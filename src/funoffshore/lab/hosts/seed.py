@@ -1,4 +1,7 @@
-"""The seed in the CD-ROM drive: an ISO 9660 image with the label ``cidata`` (cloud-init, datasource NoCloud)."""
+"""The seed in the CD-ROM drive: an ISO 9660 image with the label ``cidata`` (cloud-init, datasource NoCloud).
+
+A folder stands for the cloud-init drive of Proxmox, which is such an image with the same files.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,8 @@ def read(iso: Path) -> Seed | None:
 
 def contents(iso: Path) -> dict[str, bytes]:
     """File name → bytes of the root folder, by Rock Ridge or Joliet name."""
+    if iso.is_dir():
+        return {path.name: path.read_bytes() for path in iso.iterdir() if path.is_file()}
     image = pycdlib.PyCdlib()
     image.open(str(iso))
     try:

@@ -69,6 +69,7 @@ def lay(files: Files, programs: list[str]) -> None:
     files.write("/etc/shadow", "root:*:20000:0:99999:7:::\n", 0o640)
     files.write("/etc/sudoers", "@includedir /etc/sudoers.d\n", 0o440)
     files.write("/etc/ssh/sshd_config", "Include /etc/ssh/sshd_config.d/*.conf\nPasswordAuthentication no\n")
+    files.write("/etc/fstab", "PARTUUID=lab / ext4 rw,discard,errors=remount-ro 0 1\n")
     files.write("/usr/lib/systemd/system/ssh.service", SSH_UNIT)
     for name in programs:
         files.write(f"/usr/bin/{name}", f"#!funoffshore-lab {name}\n", 0o755)

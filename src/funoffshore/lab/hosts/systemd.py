@@ -1,7 +1,8 @@
 """A host's service manager: unit files as systemd.service(5) means them, as far as our hosts need.
 
-Known: ExecStartPre, ExecStart, Type (simple, exec, notify, oneshot), RemainAfterExit, Restart, RestartSec,
-RestartPreventExitStatus, StartLimitBurst and -IntervalSec, WantedBy. Everything else is read over.
+Known: ExecStartPre, ExecStart (several for a oneshot), Type (simple, exec, notify, oneshot), RemainAfterExit,
+Restart, RestartSec, RestartPreventExitStatus, StartLimitBurst and -IntervalSec, WantedBy. Everything else is read
+over.
 """
 
 from __future__ import annotations
@@ -186,12 +187,13 @@ class Units:
 
     def _launch(self, unit: Unit, file: UnitFile, life: int) -> None:
         argv = shlex.split(file.one("ExecStart").lstrip("-@+!:"))
-        words = self._host.entry(argv[0]) if argv and self._host.files.exists(argv[0]) else None
-        runnable = bool(words) and bool(self._host.files.stat(argv[0]).st_mode & 0o111)
+        place = self._host.find(argv[0]) if argv else None
+        words = self._host.entry(place) if place else None
+        runnable = bool(words and place) and bool(self._host.files.stat(str(place)).st_mode & 0o111)
         service = self._host.services.get(words[0]) if words and runnable else None
         kind = file.one("Type", "simple")
         if service is None and kind == "oneshot" and runnable:
-            return self._ended(unit, file, life, self._host.run(argv).code)
+            return self._ended(unit, file, life, self._each(unit, file))
         if service is None:
             why = "No such file or directory" if not argv or words is None else "Permission denied"
             program = argv[0] if argv else "nothing"
@@ -207,6 +209,17 @@ class Units:
             self._host, argv, lambda: self._ready(unit, life), lambda code: self._ended(unit, file, life, code)
         )
         return None
+
+    def _each(self, unit: Unit, file: UnitFile) -> int:
+        """All commands of a oneshot, one after the other, up to the first that fails; its exit status."""
+        for line in file.settings["ExecStart"]:
+            result = self._run(line.lstrip("-@+!:"))
+            said = (result.out + result.err).decode("utf-8", "replace")
+            if said:
+                self._host.journal(unit.name, said)
+            if result.code and not line.startswith("-"):
+                return result.code
+        return 0
 
     def _ready(self, unit: Unit, life: int) -> None:
         with self._lock:

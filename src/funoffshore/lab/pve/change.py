@@ -5,11 +5,11 @@ Facts from qemu-server ``PVE/API2/Qemu.pm`` (``update_vm_api``, ``resize_vm``); 
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
 from funoffshore import pveapi
-from funoffshore.lab.pve import create, drives, power
+from funoffshore.lab.pve import create, drives, hotplug, power
 from funoffshore.lab.pve.calls import Call
 from funoffshore.lab.pve.machines import Machine
 from funoffshore.lab.pve.refusal import RefusalError, die, forbidden, invalid
@@ -18,10 +18,6 @@ from funoffshore.lab.pve.volumes import parse_size, print_size
 
 _NOT_OPTIONS = frozenset(
     ("node", "vmid", "delete", "digest", "revert", "force", "skiplock", "background_delay", "import-working-storage")
-)
-_AT_ONCE = re.compile(
-    r"(?:lock|name|onboot|shares|startup|description|protection|vmstatestorage|hookscript|tags|balloon|cpuunits|cpulimit"
-    r"|cicustom|cipassword|citype|ciupgrade|ciuser|nameserver|searchdomain|sshkeys|ipconfig\d+)\Z"
 )
 _STALE = "checksum mismatch (file change by other user?)"
 
@@ -51,6 +47,13 @@ def post_config(call: Call) -> str:
                 raise TaskError(f"{why.text}\n{texts}".rstrip("\n") if texts else why.text) from why
 
     return call.begin("qmconfig", str(call.vmid), work)
+
+
+def unlink(call: Call) -> None:
+    """PUT …/unlink: a disk stays as unused, unless ``force``, which deletes what is unused at once."""
+    call.values["delete"] = call.text("idlist")
+    del call.values["idlist"]
+    put_config(call)
 
 
 class _Change:
@@ -116,30 +119,36 @@ class _Change:
         digest = self.call.text("digest")
         if digest and digest != machine.digest:
             raise die(_STALE)
-        if "lock" in machine.config:
+        if "lock" in machine.config and not self.call.flag("skiplock"):
             raise die(f"VM is locked ({machine.config['lock']})")
 
     def apply(self, task: Task | None) -> None:
         """Makes the change. On a running machine some of it stays pending, even where the answer is a refusal."""
         house = self.call.house
         machine = house.machines.on_node(self.call.node, self.call.vmid)
+        before = dict(machine.config)
         drives.realise(drives.Workshop(house, machine.node, machine.vmid, task), self.settings)
         stored: dict[str, Any] = {option: self._stored(option, value) for option, value in self.settings.items()}
         for option in self.revert:
             machine.pending.pop(option, None)
         for option in self.delete:
             stored[option] = None
+            _forget_boot(machine, option)
         trouble: dict[str, str] = {}
         running = house.machines.is_on(machine)
         for option, value in stored.items():
             machine.pending[option] = value
-            why = _plug(machine, option, value, given=self.settings.get(option, "")) if running else ""
+            why = hotplug.plug(machine, option, value, given=self.settings.get(option, "")) if running else ""
             if why:
                 trouble[option] = f"hotplug problem - {why}\n"
+        self._remove_unused(machine)
         if not running:
-            self._remove_unused(machine)
             power.apply_pending(machine)
+        if self.call.flag("force"):
+            self._destroy_detached(machine, before)
         house.machines.save(machine)
+        if running and any(pveapi.privileges.is_drive(option) for option in stored):
+            power.show_disks(house, machine)
         if trouble:
             raise invalid(**trouble)
 
@@ -153,42 +162,24 @@ class _Change:
     def _remove_unused(self, machine: Machine) -> None:
         for option in self.delete:
             if option.startswith("unused") and option in machine.config:
-                self.call.house.volumes.delete(machine.node, str(machine.config[option]))
+                self.call.house.volumes.delete(machine.node, str(machine.config.pop(option)))
+                machine.pending.pop(option, None)
+
+    def _destroy_detached(self, machine: Machine, before: Mapping[str, Any]) -> None:
+        """With ``force`` a disk that was taken out does not stay as unused."""
+        gone = {str(before[option]).split(",")[0] for option in self.delete if option in before}
+        for option, volid in list(machine.config.items()):
+            if option.startswith("unused") and volid in gone:
+                self.call.house.volumes.delete(machine.node, str(machine.config.pop(option)))
 
 
-def _plug(machine: Machine, option: str, value: Any, *, given: str) -> str:
-    """Hot-plugs what can be; leaves the rest pending. Returns why it failed, if it did."""
-    drive = pveapi.privileges.is_drive(option)
-    if drive and value is None and option == _boot_disk(machine):
-        machine.pending["boot"] = drives.default_boot({k: v for k, v in machine.config.items() if k != option})
-        return f"can't unplug bootdisk '{option}'"
-    if re.match(r"net\d+\Z", option) and option in machine.config and value is not None:
-        if not re.search(r"(?:[0-9A-Fa-f]{2}:){5}", given):
-            return f"error on hot-unplugging device '{option}'"
-    elif not (_AT_ONCE.match(option) or _swaps_medium(machine, option, value) or _plugs(option)):
-        return ""
-    power_value = machine.pending.pop(option)
-    if power_value is None:
-        gone = machine.config.pop(option, None)
-        if gone is not None and drive:
-            power.keep_unused(machine, str(gone))
-    else:
-        machine.config[option] = power_value
-    return ""
-
-
-def _swaps_medium(machine: Machine, option: str, value: Any) -> bool:
-    """Another medium, or none, in a CD-ROM drive that stays."""
-    return value is not None and "media=cdrom" in str(value) and "media=cdrom" in str(machine.config.get(option, ""))
-
-
-def _plugs(option: str) -> bool:
-    return re.match(r"(?:scsi|virtio|net|unused)\d+\Z", option) is not None
-
-
-def _boot_disk(machine: Machine) -> str:
-    order = str(machine.config.get("boot", "")).removeprefix("order=").split(";")
-    return next((device for device in order if pveapi.privileges.is_drive(device)), "")
+def _forget_boot(machine: Machine, option: str) -> None:
+    """A device that goes is taken out of the boot order, which may be all that comes of a refused change."""
+    now = str(machine.pending.get("boot") or machine.config.get("boot", ""))
+    order = now.removeprefix("order=").split(";")
+    if option in order:
+        rest = ";".join(device for device in order if device != option)
+        machine.pending["boot"] = f"order={rest}" if rest else " "
 
 
 def resize(call: Call) -> str:
@@ -232,3 +223,5 @@ def _grow(call: Call, machine: Machine, disk: str, drive: dict[str, str], task: 
     call.house.machines.save(machine)
     if not call.house.machines.is_on(machine):
         task.log("Image resized.")
+    else:
+        power.show_disks(call.house, machine)

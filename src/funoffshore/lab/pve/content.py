@@ -9,17 +9,18 @@ import threading
 from typing import Any
 
 from funoffshore import pveapi
-from funoffshore.lab.pve.calls import Call
+from funoffshore.lab.pve import archives
+from funoffshore.lab.pve.calls import Call, House
 from funoffshore.lab.pve.refusal import die, invalid, invalid_fields
-from funoffshore.lab.pve.tasks import Task
-from funoffshore.lab.pve.volumes import TOTAL, Storage, Volume, parse_size
+from funoffshore.lab.pve.tasks import Task, TaskError
+from funoffshore.lab.pve.volumes import Storage, Volume, parse_size
 
 
 def storages(call: Call) -> list[dict[str, Any]]:
     """GET …/storage: those the caller may see."""
     wanted = set(pveapi.split_list(call.text("content")))
     found = []
-    for storage in call.house.volumes.storages():
+    for storage in call.house.volumes.storages(call.node):
         if call.text("storage", storage.name) != storage.name or (wanted and not wanted & set(storage.content)):
             continue
         if call.may(f"/storage/{storage.name}", "Datastore.Audit", "Datastore.AllocateSpace"):
@@ -31,21 +32,21 @@ def storages(call: Call) -> list[dict[str, Any]]:
 def status(call: Call) -> dict[str, Any]:
     """GET …/storage/{storage}/status."""
     storage = call.house.volumes.find(call.text("storage"))
-    if storage is None:
+    if storage is None or not storage.on(call.node):
         raise invalid(storage="No such storage.")
     return _usage(call, storage)
 
 
 def _usage(call: Call, storage: Storage) -> dict[str, Any]:
     used = call.house.volumes.used(call.node, storage)
-    flags = {"active": 1, "enabled": 1, "shared": 0}
-    sizes = {"total": TOTAL, "used": used, "avail": TOTAL - used}
+    flags = {"active": 1, "enabled": 1, "shared": int(storage.shared)}
+    sizes = {"total": storage.size, "used": used, "avail": max(0, storage.size - used)}
     return {"type": storage.type, "content": ",".join(storage.content), **flags, **sizes}
 
 
 def volumes(call: Call) -> list[dict[str, Any]]:
     """GET …/content; ``vmid`` filters disks only, as on the real one."""
-    storage = call.house.volumes.storage(call.text("storage"))
+    storage = call.house.volumes.usable(call.text("storage"), call.node)
     kinds = [call.text("content")] if "content" in call.values else storage.content
     return call.house.volumes.rows(call.node, storage, kinds, call.vmid if "vmid" in call.values else None)
 
@@ -87,24 +88,44 @@ def show(call: Call) -> dict[str, Any]:
     if size is None:
         raise die(f"volume_size_info on '{volume.volid}' failed - no format")
     shown = {"path": call.house.volumes.shown_path(volume), "size": size, "used": size}
+    archive = archives.of(call.house.volumes.file(call.node, volume)) if volume.kind == "backup" else None
+    if archive is not None:
+        kept = {"notes": archive.notes} if archive.notes else {}
+        return {**shown, **kept, "format": archive.form, "protected": int(archive.protected)}
     return {**shown, "format": volume.file.rpartition(".")[2] if volume.file.endswith("qcow2") else "raw"}
+
+
+def _need_deletion(call: Call, volume: Volume) -> None:
+    store = f"/storage/{volume.storage.name}"
+    owned = {"images": "VM.Config.Disk", "backup": "VM.Backup"}.get(volume.kind)
+    if owned and volume.owner is not None:
+        if not call.may(store, "Datastore.Allocate"):
+            call.need(store, "Datastore.AllocateSpace")
+            call.need(f"/vms/{volume.owner}", owned)
+    else:
+        call.need(store, "Datastore.Allocate")
+
+
+def _clear_archive(house: House, node: str, volume: Volume) -> None:
+    """What lies beside an archive goes first; a protected one stays."""
+    path = house.volumes.file(node, volume)
+    if archives.beside(path, ".protected").is_file():
+        raise TaskError(f"cannot remove protected archive '{house.volumes.shown_path(volume)}'")
+    for suffix in (".notes", ".disks"):
+        archives.beside(path, suffix).unlink(missing_ok=True)
 
 
 def delete(call: Call) -> str | None:
     """DELETE …/content/{volume}: ends well even where there is nothing. With ``delay`` waits, then None."""
     volume = _volume(call)
-    store = f"/storage/{volume.storage.name}"
-    if volume.kind == "images":
-        if not call.may(store, "Datastore.Allocate"):
-            call.need(store, "Datastore.AllocateSpace")
-            call.need(f"/vms/{volume.owner}", "VM.Config.Disk")
-    else:
-        call.need(store, "Datastore.Allocate")
+    _need_deletion(call, volume)
     house, node, gone = call.house, call.node, threading.Event()
     ident = f"{volume.owner}@{volume.storage.name}" if volume.owner is not None else volume.storage.name
 
     def work(task: Task) -> None:
         task.pause(house.kit.latencies.task)
+        if volume.kind == "backup":
+            _clear_archive(house, node, volume)
         if not house.volumes.delete(node, volume.volid):
             task.log(f"disk image '{house.volumes.shown_path(volume)}' does not exist")
         task.log(f"Removed volume '{volume.volid}'")
@@ -113,3 +134,20 @@ def delete(call: Call) -> str | None:
     if "delay" in call.values and gone.wait(call.number("delay") / house.kit.clock.speed):
         return None
     return upid
+
+
+def annotate(call: Call) -> None:
+    """PUT …/content/{volume}: notes and protection of a backup."""
+    volume = _volume(call)
+    call.need(f"/storage/{volume.storage.name}", "Datastore.Allocate", "Datastore.AllocateSpace")
+    path = call.house.volumes.file(call.node, volume) if volume.kind != "images" else None
+    if path is None or volume.kind != "backup":
+        raise die(f"volume '{volume.volid}' does not support updating attribute 'notes'")
+    if not path.is_file():
+        raise die(f"volume '{volume.volid}' does not exist")
+    if "notes" in call.values:
+        archives.beside(path, ".notes").write_text(call.text("notes"))
+    if call.flag("protected"):
+        archives.beside(path, ".protected").touch()
+    elif "protected" in call.values:
+        archives.beside(path, ".protected").unlink(missing_ok=True)

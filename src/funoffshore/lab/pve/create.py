@@ -1,21 +1,31 @@
-"""Machines made, cloned and destroyed.
+"""Machines made and destroyed.
 
-Facts from qemu-server ``PVE/API2/Qemu.pm`` (``create_vm``, ``clone_vm``, ``destroy_vm``); recorded from a real 8.4 API.
+Facts from qemu-server ``PVE/API2/Qemu.pm`` (``create_vm``, ``destroy_vm``); recorded from a real 8.4 API.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 import uuid
 from typing import Any
 from urllib.parse import unquote
 
 from funoffshore import pveapi
-from funoffshore.lab.pve import drives, power
+from funoffshore.lab.pve import (
+    availability,
+    clones,
+    cloudinit,
+    drives,
+    firewall,
+    jobs,
+    mishaps,
+    power,
+    restore,
+    snapshots,
+)
 from funoffshore.lab.pve.calls import Call, House
 from funoffshore.lab.pve.machines import Machine
-from funoffshore.lab.pve.refusal import RefusalError, die, forbidden
+from funoffshore.lab.pve.refusal import die, forbidden
 from funoffshore.lab.pve.tasks import Task, TaskError
 
 _NOT_OPTIONS = frozenset(
@@ -39,13 +49,16 @@ def create(call: Call) -> str:
     if not call.may(f"/vms/{vmid}", "VM.Allocate") and not (pool and call.may(f"/pool/{pool}", "VM.Allocate")):
         raise forbidden()
     if "archive" in call.values:
-        raise die(f"missing privileges to access {call.text('archive')}")
+        restore.check(call)
     if "cdrom" in settings:
         settings["ide2"] = settings.pop("cdrom") + ",media=cdrom"
     drives.check_storage_access(call, vmid, settings)
     drives.check_option_privileges(call, vmid, pool, settings)
     drives.check_devices(call, vmid, pool, settings)
     drives.check_import_syntax(call, settings)
+    if "archive" in call.values:
+        return restore.begin(call, {k: stored_value(call.house, k, value) for k, value in settings.items()})
+    mishaps.take_the_id(call, vmid)
     machine = call.house.machines.reserve(call.node, vmid, call.house.kit.clock.now())
 
     def work(task: Task) -> None:
@@ -124,12 +137,16 @@ def destroy(call: Call) -> str:
     machine = house.machines.on_node(node, vmid)
     if machine.config.get("protection"):
         raise die(f"can't remove VM {vmid} - protection mode enabled")
+    purge, everything = call.flag("purge"), call.flag("destroy-unreferenced-disks")
+    if availability.configured(house, vmid) and not purge:
+        raise die(f"unable to remove VM {vmid} - used in HA resources and purge parameter not set.")
     if house.machines.is_on(machine):
         raise die(f"VM {vmid} is running - destroy failed")
-    purge, everything = call.flag("purge"), call.flag("destroy-unreferenced-disks")
 
     def work(task: Task) -> None:
         with house.machines.locked(vmid, task):
+            if call.flag("skiplock") and (machine := house.machines.find(vmid)) is not None:
+                machine.config.pop("lock", None)
             _destroy(house, node, vmid, task, purge, everything)
 
     return call.begin("qmdestroy", str(vmid), work)
@@ -140,13 +157,20 @@ def _destroy(house: House, node: str, vmid: int, task: Task, purge: bool, everyt
     power.check_lock(machine)
     if house.machines.is_on(machine):
         raise TaskError(f"VM {vmid} is running - destroy failed")
+    clones.refuse_bases_in_use(house, machine)
     task.pause(house.kit.latencies.task)
     for volid in _referenced(machine) | (set(house.volumes.disks_of(node, vmid)) if everything else set()):
         if house.volumes.parse(volid).owner == vmid:
             house.volumes.delete(node, volid)
     house.guests.destroy(vmid)
+    firewall.forget(house, vmid)
+    cloudinit.forget(house, vmid)
+    snapshots.forget(house, vmid)
     if purge:
         task.log(f"purging VM {vmid} from related configurations..")
+        jobs.forget(house, vmid)
+        if availability.remove(house, vmid):
+            task.log(f"NOTE: removed VM {vmid} from HA resource configuration.")
     house.machines.forget(vmid)
 
 
@@ -159,81 +183,3 @@ def _referenced(machine: Machine) -> set[str]:
             if ":" in volid and "/iso/" not in volid and ":iso/" not in volid:
                 found.add(volid)
     return found
-
-
-def clone(call: Call) -> str:
-    """POST …/clone: a full copy, or a linked one of a template."""
-    house, node, newid, pool = call.house, call.node, call.number("newid"), call.text("pool")
-    source = _clonable(call)
-    try:
-        target = house.machines.reserve(call.text("target", node), newid, house.kit.clock.now(), "clone")
-    except RefusalError:
-        raise die(f"unable to create VM {newid}: config file already exists") from None
-
-    def work(task: Task) -> None:
-        made: list[str] = []
-        try:
-            task.pause(house.kit.latencies.create)
-            _copy(call, source, target, task, made)
-        except TaskError as why:
-            for volid in made:
-                house.volumes.delete(target.node, volid)
-            house.machines.forget(newid)
-            raise TaskError(f"clone failed: {why}") from why
-        if pool:
-            house.machines.join_pool(pool, newid)
-
-    return call.begin("qmclone", str(call.vmid), work, lambda: house.machines.release(newid))
-
-
-def _clonable(call: Call) -> Machine:
-    """The machine to clone, everything that can be refused at once refused."""
-    house, node, pool = call.house, call.node, call.text("pool")
-    source = house.machines.find(call.vmid)
-    if source is None or source.node != node:
-        raise die(f"unable to find configuration file for VM {call.vmid} on node '{node}'")
-    if pool and pool not in house.machines.pools:
-        raise forbidden(f"pool '{pool}' does not exist")
-    if call.text("storage"):
-        call.need(f"/storage/{call.text('storage')}", "Datastore.AllocateSpace")
-        house.volumes.storage(call.text("storage"))
-    if call.text("target", node) not in house.nodes:
-        raise die(f"no such cluster node '{call.text('target')}'")
-    if "lock" in source.config:
-        raise die(f"VM is locked ({source.config['lock']})")
-    return source
-
-
-def _copy(call: Call, source: Machine, target: Machine, task: Task, made: list[str]) -> None:
-    house = call.house
-    config = {k: v for k, v in source.config.items() if k not in ("lock", "template", "parent", "digest")}
-    config["name"] = call.text("name") or f"Copy-of-VM-{source.config.get('name', source.vmid)}"
-    config["vmgenid"] = str(uuid.uuid4())
-    config["smbios1"] = re.sub(r"uuid=[0-9a-fA-F-]+", f"uuid={uuid.uuid4()}", str(config.get("smbios1", "uuid=0")))
-    if call.text("description"):
-        config["description"] = call.text("description").rstrip("\n")
-    for option, value in list(config.items()):
-        if re.match(r"net\d+\Z", option):
-            tail = ":".join(f"{b:02X}" for b in secrets.token_bytes(3))
-            config[option] = re.sub(r"=(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", f"=BC:24:11:{tail}", str(value), count=1)
-        elif pveapi.privileges.is_drive(option):
-            config[option] = _copy_disk(call, target, option, str(value), task, made)
-    target.config, target.origin = config, source.origin
-    house.machines.save(target)
-
-
-def _copy_disk(call: Call, target: Machine, option: str, value: str, task: Task, made: list[str]) -> str:
-    volid, _, rest = value.partition(",")
-    if volid == "none" or ":iso/" in volid:
-        return value
-    volume = call.house.volumes.parse(volid)
-    storage = call.house.volumes.find(call.text("storage")) or volume.storage
-    size = call.house.volumes.size(call.node, volid)
-    if size is None:
-        raise TaskError(f"volume '{volid}' does not exist")
-    form = volid.rpartition(".")[2] if volid.endswith(("qcow2", "raw", "vmdk")) else "raw"
-    name = "cloudinit" if "cloudinit" in volume.file else ""
-    fresh = call.house.volumes.allocate(target.node, storage, target.vmid, size, form, name)
-    made.append(fresh)
-    task.log(f"create full clone of drive {option} ({volid})")
-    return f"{fresh},{rest}" if rest else fresh

@@ -17,7 +17,7 @@ from funoffshore import pveapi
 from funoffshore.lab.pve.calls import Call, House, parts
 from funoffshore.lab.pve.refusal import RefusalError, die, forbidden, invalid_fields
 from funoffshore.lab.pve.tasks import Task, TaskError
-from funoffshore.lab.pve.volumes import Storage, image_size, parse_size, print_size, split
+from funoffshore.lab.pve.volumes import Storage, Volume, image_size, parse_size, print_size, split
 
 NEW_DISK = re.compile(r"(?:([^/:\s]+):)?(\d+(?:\.\d+)?)\Z")
 CLOUD_INIT_SIZE = 4 << 20
@@ -125,6 +125,8 @@ def check_option_privileges(call: Call, vmid: int, pool: str, options: Iterable[
     """Refuses options that the caller may not set: 403, or 500 for those that only root@pam may."""
     for option in options:
         wanted = pveapi.privileges.of_option(option)
+        if wanted is None and call.caller.is_root:
+            continue
         if wanted is None:
             raise die(f"only root can set '{option}' config")
         if wanted and not (pool and call.may(f"/pool/{pool}", *wanted)):
@@ -139,18 +141,24 @@ def check_devices(call: Call, vmid: int, pool: str, settings: Mapping[str, str])
         kind = option.rstrip("0123456789")
         real = kind == "serial" and value != "socket"
         real = real or (kind == "usb" and "spice" not in value.lower() and "mapping=" not in value)
+        if call.caller.is_root:
+            continue
         if real:
             raise die(f"only root can set '{option}' config for real devices")
         if kind == "hostpci" and "mapping=" not in value:
             raise die(f"only root can set '{option}' config for non-mapped devices")
+        mapped = re.search(r"(?:^|,)mapping=([^,]+)", value) if kind in ("usb", "hostpci") else None
+        if mapped is not None:
+            call.need(f"/mapping/{'pci' if kind == 'hostpci' else 'usb'}/{mapped[1]}", "Mapping.Use")
         if kind in ("serial", "usb", "hostpci") and not (pool and call.may(f"/pool/{pool}", "VM.Config.HWType")):
             call.need(f"/vms/{vmid}", "VM.Config.HWType")
     for option, value in sorted(settings.items()):
         if re.match(r"net\d+\Z", option):
-            _check_bridge(call, parts(call.house.release, option, value))
+            check_bridge(call, parts(call.house.release, option, value))
 
 
-def _check_bridge(call: Call, net: Mapping[str, str]) -> None:
+def check_bridge(call: Call, net: Mapping[str, str]) -> None:
+    """Refuses a network device whose bridge the caller may not use."""
     bridge = net.get("bridge")
     if not bridge:
         raise die("no sdn vnet ID specified")
@@ -223,6 +231,8 @@ def _realised(shop: Workshop, option: str, drive: dict[str, str]) -> str:
         else:
             size = EFI_SIZE if option == "efidisk0" else int(float(fresh[2]) * 1024**3)
             drive["file"] = shop.allocate(storage, size, drive.get("format", "raw"))
+            if option == "efidisk0":
+                shop.say(*(_progress(done, size) for done in (0, size, size)))
         drive["size"] = print_size(size)
     else:
         found = volumes.size(shop.node, drive["file"])
@@ -251,8 +261,18 @@ def _import(shop: Workshop, drive: dict[str, str], storage: Storage) -> int:
     drive["file"] = shop.allocate(storage, size, form)
     if task is not None:
         target = house.volumes.shown_path(house.volumes.parse(drive["file"]))
-        _copy(house, task, size, drive["import-from"], f"-f {form} -O {form} {shown} zeroinit:{target}")
+        command = f"-f {form} -O {form} {shown} zeroinit:{target}"
+        _copy(house, task, size, drive["import-from"], command, room=_room(shop, storage, source))
     return size
+
+
+def _room(shop: Workshop, storage: Storage, source: Volume) -> int | None:
+    """Bytes that a copy gets to write before its storage is full; None when it will not be."""
+    volumes = shop.house.volumes
+    need = volumes.size(shop.node, source.volid) or 0
+    room = volumes.room(shop.node, storage)
+    full = shop.house.kit.faults.hits("storage-full", storage=storage.name, vmid=str(shop.vmid))
+    return min(need, room) // 2 if full else room if source.kind != "images" and need > room else None
 
 
 def _stat(shop: Workshop, path: Path, shown: str) -> tuple[int, str]:
@@ -267,18 +287,22 @@ def _stat(shop: Workshop, path: Path, shown: str) -> tuple[int, str]:
     return size, form
 
 
-def _copy(house: House, task: Task, size: int, source: str, command: str) -> None:
+def _copy(house: House, task: Task, size: int, source: str, command: str, *, room: int | None) -> None:
     """The time that copying takes, with the progress that qemu-img prints."""
-    steps = 4 if house.kit.latencies.create > 0 else 1
-    task.log(_progress(0, size))
+    seconds = house.kit.latencies.create
+    told = [_progress(size * step // 10, size) for step in (*range(11), 10)]
+    task.log(told[0])
     try:
-        for step in range(1, steps + 1):
-            task.pause(house.kit.latencies.create / steps)
-            task.log(_progress(size * step // steps, size))
+        if room is not None:
+            task.pause(0)
+            raise TaskError("no space")
+        for line in told[1:] if seconds > 0 else ["\n".join(told[1:])]:
+            task.pause(seconds / 11)
+            task.log(line)
     except TaskError as why:
         reason = "received interrupt" if task.stopping else "exit code 1"
         if not task.stopping:
-            task.log("qemu-img: error while writing at byte 0: No space left on device")
+            task.log(f"qemu-img: error while writing at byte {room or 0}: No space left on device")
         text = f"cannot import from '{source}' - copy failed: command '/usr/bin/qemu-img convert -p -n {command}'"
         raise TaskError(f"{text} failed: {reason}") from why
 

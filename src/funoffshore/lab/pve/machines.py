@@ -73,7 +73,12 @@ class Machine:
 
     def parts(self, option: str) -> dict[str, str]:
         """The property string behind ``option``, parsed; empty when it is not set or broken."""
-        return dict(_parsed(option, str(self.config[option]))) if option in self.config else {}
+        return self.read(option, str(self.config[option])) if option in self.config else {}
+
+    @staticmethod
+    def read(option: str, text: str) -> dict[str, str]:
+        """A property string that ``option`` could hold, parsed; empty when it is broken."""
+        return dict(_parsed(option, text))
 
     @property
     def cores(self) -> int:
@@ -88,6 +93,13 @@ class Machine:
     def agent(self) -> bool:
         """Whether the guest agent's channel is configured."""
         return self.parts("agent").get("enabled") == "1"
+
+    @property
+    def boot_disk(self) -> str:
+        """The first disk in the boot order, or the first there is where none was set; empty when there is none."""
+        order = str(self.config.get("boot", "scsi0;virtio0;sata0;ide0")).removeprefix("order=").split(";")
+        disks = (device for device in order if device in self.config and pveapi.privileges.is_drive(device))
+        return next((device for device in disks if "media=cdrom" not in str(self.config[device])), "")
 
     def seal(self) -> None:
         """Computes the digest anew."""
@@ -140,11 +152,16 @@ class Machines:
                 raise die(f"unable to create VM {vmid} - VM {vmid} already exists on node '{taken.node}'")
             machine = Machine(vmid, node, born, {"lock": what})
             self._machines[vmid] = machine
-        if not self._flock(vmid).acquire(timeout=FLOCK_SECONDS / self._kit.clock.speed):
+        if self._is_stuck(vmid) or not self._flock(vmid).acquire(timeout=FLOCK_SECONDS / self._kit.clock.speed):
             self.forget(vmid)
             raise die(f"unable to create VM {vmid} - {_flock_text(vmid)}")
         self.save(machine)
         return machine
+
+    def hold(self, vmid: int) -> None:
+        """Takes a machine's lock file until ``release``; a 500 when that does not succeed in time."""
+        if not self._flock(vmid).acquire(timeout=FLOCK_SECONDS / self._kit.clock.speed):
+            raise die(_flock_text(vmid))
 
     def save(self, machine: Machine) -> None:
         """Writes it to the store, digest renewed."""
@@ -165,11 +182,11 @@ class Machines:
     @contextlib.contextmanager
     def locked(self, vmid: int, task: Task | None = None) -> Iterator[None]:
         """Holds the machine's lock file. After 10 lab seconds of waiting a 500, or a TaskError in a task."""
-        flock = self._flock(vmid)
-        if not flock.acquire(blocking=False):
+        flock, stuck = self._flock(vmid), self._is_stuck(vmid)
+        if stuck or not flock.acquire(blocking=False):
             if task is not None:
                 task.log("trying to acquire lock...")
-            if not flock.acquire(timeout=FLOCK_SECONDS / self._kit.clock.speed):
+            if stuck or not flock.acquire(timeout=FLOCK_SECONDS / self._kit.clock.speed):
                 if task is not None:
                     raise TaskError(_flock_text(vmid))
                 raise die(_flock_text(vmid))
@@ -211,6 +228,10 @@ class Machines:
             self._kit.store.put(_POOLS, pool, self.pools[pool])
         else:
             self._kit.store.delete(_POOLS, pool)
+
+    def _is_stuck(self, vmid: int) -> bool:
+        """By fault, as if somebody held the lock file all the time."""
+        return self._kit.faults.hits("lock-timeout", vmid=str(vmid), storage="")
 
     def _flock(self, vmid: int) -> threading.Lock:
         with self._guard:

@@ -35,7 +35,22 @@ def update(call: Call) -> None:
         else:
             machines.leave_pool(vmid)
             machines.join_pool(pool, vmid)
+    for storage in pveapi.split_list(call.text("storage")):
+        _update_storage(call, pool, storage)
     machines.save_pool(pool)
+
+
+def _update_storage(call: Call, pool: str, storage: str) -> None:
+    """A storage may be in many pools."""
+    call.need(f"/storage/{storage}", "Datastore.Allocate")
+    kept = call.house.machines.pools[pool]["storage"]
+    if call.flag("delete") and storage not in kept:
+        raise die(f"update pools failed: Storage '{storage}' is not a pool member")
+    if not call.flag("delete") and storage in kept:
+        raise die(f"update pools failed: Storage '{storage}' is already a pool member")
+    call.house.machines.pools[pool]["storage"] = sorted(
+        {*kept, storage} - ({storage} if call.flag("delete") else set())
+    )
 
 
 def delete(call: Call) -> None:
@@ -45,6 +60,8 @@ def delete(call: Call) -> None:
     real = [vmid for vmid in pools[pool]["vms"] if call.house.machines.find(vmid) is not None]
     if real:
         raise die(f"delete pool failed: pool '{pool}' is not empty (contains VM {real[0]})")
+    if pools[pool]["storage"]:
+        raise die(f"delete pool failed: pool '{pool}' is not empty (contains storage {pools[pool]['storage'][0]})")
     for vmid in list(pools[pool]["vms"]):
         call.house.machines.leave_pool(vmid)
     del pools[pool]

@@ -1,25 +1,21 @@
-"""Machines started, stopped and asked.
+"""Machines started and stopped.
 
-Facts from qemu-server ``PVE/QemuServer.pm`` (``vm_start``, ``vm_stop``) and ``PVE/API2/Qemu/Agent.pm``; recorded from
-a real 8.4 API.
+Facts from qemu-server ``PVE/QemuServer.pm`` (``vm_start``, ``vm_stop``); recorded from a real 8.4 API.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from funoffshore import pveapi
 from funoffshore.lab.guests import AgentSilentError, Hardware
-from funoffshore.lab.pve import drives
+from funoffshore.lab.pve import availability, cloudinit, drives, mappings
 from funoffshore.lab.pve.calls import Call, House
 from funoffshore.lab.pve.machines import Machine
-from funoffshore.lab.pve.refusal import absent_config, die
+from funoffshore.lab.pve.refusal import die
 from funoffshore.lab.pve.tasks import Task, TaskError
 
-AGENT_SECONDS = 3.0
-"""How long Proxmox waits for a guest agent that does not answer."""
 SHUTDOWN_SECONDS = 180
 
 
@@ -33,12 +29,30 @@ def begin_start(call: Call) -> str:
     """POST …/status/start."""
     call.refuse_skiplock()
     house, node, vmid = call.house, call.node, call.vmid
+    if availability.managed(house, vmid):
+        return _ask(call, "hastart", "started")
 
     def work(task: Task) -> None:
         with house.machines.locked(vmid, task):
             start(house, node, vmid, task)
 
     return call.begin("qmstart", str(vmid), work)
+
+
+def _ask(call: Call, kind: str, wanted: str, timeout: int | None = None) -> str:
+    """A task that only tells the HA manager, and ends before that has acted."""
+    house, vmid = call.house, call.vmid
+
+    def work(task: Task) -> None:
+        task.log(f"Requesting HA {'start' if wanted == 'started' else 'stop'} for VM {vmid}")
+        task.pause(0)
+        trouble = availability.in_error(house, vmid) if wanted == "started" else ""
+        if trouble:
+            task.log(trouble)
+            raise TaskError(f"command 'ha-manager set vm:{vmid} --state started' failed: exit code 255")
+        availability.request(house, vmid, wanted, timeout)
+
+    return call.begin(kind, str(vmid), work)
 
 
 def start(house: House, node: str, vmid: int, task: Task) -> None:
@@ -52,6 +66,9 @@ def start(house: House, node: str, vmid: int, task: Task) -> None:
     apply_pending(machine)
     task.pause(house.kit.latencies.task)
     _check_devices(house, machine, task)
+    if cloudinit.has_drive(machine):
+        task.log("generating cloud-init ISO")
+        cloudinit.write(house, machine)
     switch_on(house, machine, task)
 
 
@@ -66,6 +83,7 @@ def _check_devices(house: House, machine: Machine, task: Task) -> None:
             if bridge not in house.bridges:
                 task.log(f"bridge '{bridge}' does not exist")
                 raise TaskError("start failed: QEMU exited with code 1")
+    mappings.check_start(house, machine)
     if machine.config.get("bios") == "ovmf" and "efidisk0" not in machine.config:
         task.warn("no efidisk configured! Using temporary efivars disk.")
 
@@ -85,14 +103,18 @@ def switch_on(house: House, machine: Machine, task: Task | None = None) -> None:
 
 def hardware(house: House, machine: Machine) -> Hardware:
     """The machine as its guest sees it."""
-    seed, disk = None, 0
+    seed, disk, data = None, 0, 0
     for option in sorted(machine.config):
         if not pveapi.privileges.is_drive(option):
             continue
         drive = machine.parts(option)
         if drives.is_cdrom(drive):
-            if ":iso/" in drive["file"] and seed is None:
+            if drives.is_cloud_init(drive) and seed is None:
+                seed = cloudinit.folder(house, machine)
+            elif ":iso/" in drive["file"] and seed is None:
                 seed = house.volumes.file(machine.node, house.volumes.parse(drive["file"]))
+        elif drive.get("serial") == "fo-data":
+            data = house.volumes.size(machine.node, drive["file"]) or drives.disk_size(drive)
         elif option != "efidisk0" and not disk:
             disk = house.volumes.size(machine.node, drive["file"]) or drives.disk_size(drive)
     nets = sorted(option for option in machine.config if re.match(r"net\d+\Z", option))
@@ -107,19 +129,33 @@ def hardware(house: House, machine: Machine) -> Hardware:
         seed=seed,
         macs=tuple(machine.parts(option).get("macaddr", "") for option in nets),
         agent=machine.agent,
+        data_disk_gib=data / 1024**3,
     )
+
+
+def show_disks(house: House, machine: Machine) -> None:
+    """A running guest sees that its disks have grown, where its driver knows how to tell it."""
+    tell = getattr(house.guests, "resize", None)
+    if tell is not None:
+        seen = hardware(house, machine)
+        tell(machine.vmid, seen.disk_gib, seen.data_disk_gib)
 
 
 def apply_pending(machine: Machine) -> None:
     """Pending values become the live ones. The caller saves."""
     for option, value in machine.pending.items():
-        if value is None:
-            detached = machine.config.pop(option, None)
-            if detached is not None and pveapi.privileges.is_drive(option):
-                keep_unused(machine, str(detached))
-        else:
-            machine.config[option] = value
+        settle(machine, option, value)
     machine.pending = {}
+
+
+def settle(machine: Machine, option: str, value: Any) -> None:
+    """One value becomes the live one, None removes it; a disk that makes room stays as unused."""
+    before = machine.config.pop(option, None)
+    if value is not None:
+        machine.config[option] = value
+    replaced = value is None or str(before).split(",")[0] != str(value).split(",")[0]
+    if before is not None and replaced and pveapi.privileges.is_drive(option):
+        keep_unused(machine, str(before))
 
 
 def keep_unused(machine: Machine, drive: str) -> None:
@@ -137,6 +173,8 @@ def begin_stop(call: Call) -> str:
     """POST …/status/stop."""
     call.refuse_skiplock()
     house, node, vmid = call.house, call.node, call.vmid
+    if availability.managed(house, vmid):
+        return _ask(call, "hastop", "stopped", 0)
 
     def work(task: Task) -> None:
         with house.machines.locked(vmid, task):
@@ -166,12 +204,14 @@ def begin_shutdown(call: Call) -> str:
     call.refuse_skiplock()
     house, node, vmid = call.house, call.node, call.vmid
     seconds, force = call.number("timeout", SHUTDOWN_SECONDS), call.flag("forceStop")
+    if availability.managed(house, vmid):
+        return _ask(call, "hashutdown", "stopped", call.number("timeout", 60))
 
     def work(task: Task) -> None:
         with house.machines.locked(vmid, task):
             machine = _in_power_task(house, node, vmid)
             task.pause(house.kit.latencies.task)
-            if house.machines.is_on(machine) and not _shut_down(house, machine, task, seconds):
+            if house.machines.is_on(machine) and not shut_down(house, machine, task, seconds):
                 if not force:
                     raise TaskError("VM quit/powerdown failed - got timeout")
                 task.log("VM still running - terminating now with SIGTERM")
@@ -180,8 +220,14 @@ def begin_shutdown(call: Call) -> str:
     return call.begin("qmshutdown", str(vmid), work)
 
 
-def _shut_down(house: House, machine: Machine, task: Task, seconds: float) -> bool:
+def shut_down(house: House, machine: Machine, task: Task, seconds: float) -> bool:
     """Asks the guest to power off and waits; whether it did."""
+    if machine.agent:
+        try:
+            house.guests.agent(machine.vmid, "ping", {})
+        except AgentSilentError:
+            text = f"VM {machine.vmid} qmp command 'guest-ping' failed - got timeout"
+            task.log(f"QEMU Guest Agent is not running - {text}")
     house.guests.shut_down(machine.vmid)
     end = house.kit.clock.monotonic() + seconds
     step = 0.01
@@ -221,9 +267,11 @@ def begin_reboot(call: Call) -> str:
             machine = house.machines.in_task(node, vmid)
             check_lock(machine)
             task.pause(house.kit.latencies.task)
-            if not _shut_down(house, machine, task, seconds):
+            if not shut_down(house, machine, task, seconds):
                 raise TaskError("VM quit/powerdown failed - got timeout")
             apply_pending(machine)
+            if cloudinit.has_drive(machine):
+                cloudinit.write(house, machine)
             switch_on(house, machine, task)
 
     return call.begin("qmreboot", str(vmid), work)
@@ -233,24 +281,3 @@ def _need_running(call: Call) -> None:
     machine = call.house.machines.find(call.vmid)
     if machine is None or not call.house.machines.is_on(machine):
         raise die(f"VM {call.vmid} not running")
-
-
-def agent(command: str) -> Callable[[Call], Any]:
-    """The handler of one agent call, say ``network-get-interfaces``."""
-
-    def ask(call: Call) -> Any:
-        machine = call.house.machines.find(call.vmid)
-        if machine is None or machine.node != call.node:
-            raise die(absent_config(call.node, call.vmid))
-        if not machine.agent:
-            raise die("No QEMU guest agent configured")
-        if not call.house.machines.is_on(machine):
-            raise die(f"VM {call.vmid} is not running")
-        try:
-            return {"result": call.house.guests.agent(call.vmid, command, {})}
-        except AgentSilentError:
-            if call.house.kit.latencies.api > 0:
-                call.house.kit.clock.sleep(AGENT_SECONDS)
-            raise die("QEMU guest agent is not running") from None
-
-    return ask

@@ -6,9 +6,11 @@ API.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from funoffshore import pveapi
+from funoffshore.lab.pve import availability, snapshots
 from funoffshore.lab.pve.calls import Call, House
 from funoffshore.lab.pve.drives import disk_size
 from funoffshore.lab.pve.machines import Machine
@@ -18,8 +20,11 @@ from funoffshore.lab.pve.volumes import TOTAL
 BROADCAST_SECONDS = 10.0
 """How often the status daemon tells the cluster of its machines."""
 NODE_CORES = 64
-NODE_MEMORY = 2 << 40
-_VERSIONS = {"8.4": ("8.4.1", "2a5fa54a8503f96d", "6.8.12-9-pve"), "9.1": ("9.1.4", "5ac30304265fbd8e", "6.17.4-1-pve")}
+_VERSIONS = {
+    "8.0": ("8.0.4", "d258a813cfa6b390", "6.2.16-10-pve"),
+    "8.4": ("8.4.1", "2a5fa54a8503f96d", "6.8.12-9-pve"),
+    "9.1": ("9.1.4", "5ac30304265fbd8e", "6.17.4-1-pve"),
+}
 _MEMBER = (
     "name", "status", "maxcpu", "cpu", "maxmem", "mem", "maxdisk", "disk", "uptime", "netin", "netout", "diskread",
     "diskwrite", "template", "tags", "lock",
@@ -50,13 +55,14 @@ def permissions(call: Call) -> dict[str, dict[str, int]]:
 
 
 def cluster_status(call: Call) -> list[dict[str, Any]]:
-    nodes = call.house.nodes
+    cluster, nodes = call.house.cluster, call.house.nodes
     found: list[dict[str, Any]] = []
     if len(nodes) > 1:
-        quorum = {"quorate": 1, "nodes": len(nodes), "version": len(nodes)}
+        quorum = {"quorate": int(cluster.quorate), "nodes": len(nodes), "version": len(nodes)}
         found.append({"type": "cluster", "id": "cluster", "name": "lab", **quorum})
     for number, node in enumerate(nodes):
-        base = {"id": f"node/{node}", "name": node, "type": "node", "ip": call.house.address, "level": "", "online": 1}
+        base: dict[str, Any] = {"id": f"node/{node}", "name": node, "type": "node", "ip": call.house.address}
+        base |= {"level": "", "online": int(cluster.online(node))}
         found.append({**base, "nodeid": number + 1 if len(nodes) > 1 else 0, "local": int(number == 0)})
     return found
 
@@ -66,7 +72,9 @@ def nodes(call: Call) -> list[dict[str, Any]]:
     found = []
     for node in call.house.nodes:
         base = {"node": node, "id": f"node/{node}", "type": "node", "ssl_fingerprint": fingerprint}
-        if call.may(f"/nodes/{node}", "Sys.Audit"):
+        if not call.house.cluster.online(node):
+            found.append({**base, "status": "offline"})
+        elif call.may(f"/nodes/{node}", "Sys.Audit"):
             found.append({**base, "level": "", **_node(call.house, node)})
         else:
             found.append({**base, "status": "unknown"})
@@ -76,6 +84,7 @@ def nodes(call: Call) -> list[dict[str, Any]]:
 def node_status(call: Call) -> dict[str, Any]:
     number, repoid, kernel = _VERSIONS[call.house.release]
     node = _node(call.house, call.node)
+    free = node["maxmem"] - node["mem"]
     return {
         "uptime": node["uptime"],
         "cpu": node["cpu"],
@@ -85,20 +94,39 @@ def node_status(call: Call) -> dict[str, Any]:
         "kversion": f"Linux {kernel}",
         "boot-info": {"mode": "efi", "secureboot": 0},
         "cpuinfo": {"cpus": NODE_CORES, "cores": NODE_CORES // 2, "sockets": 1, "model": "Lab CPU", "mhz": "2445.404"},
-        "memory": {"total": node["maxmem"], "used": node["mem"], "free": node["maxmem"] - node["mem"]},
+        "current-kernel": {"sysname": "Linux", "machine": "x86_64", "release": kernel, "version": f"#1 PMX {kernel}"},
+        "memory": {"total": node["maxmem"], "used": node["mem"], **dict.fromkeys(("free", "available"), free)},
         "rootfs": {"total": TOTAL, "used": node["disk"], "free": TOTAL - node["disk"], "avail": TOTAL - node["disk"]},
         "swap": {"total": 0, "used": 0, "free": 0},
     }
 
 
+def cpu_models(call: Call) -> list[dict[str, Any]]:
+    """GET …/capabilities/qemu/cpu."""
+    return [{"name": name, "vendor": _vendor(name), "custom": 0} for name in pveapi.CPU_MODELS]
+
+
+def _vendor(name: str) -> str:
+    if name in ("host", "max", "kvm32", "kvm64", "qemu32", "qemu64") or name.startswith("x86-64-"):
+        return "default"
+    return "AuthenticAMD" if re.match(r"EPYC|Opteron|athlon|phenom", name) else "GenuineIntel"
+
+
+def clock(call: Call) -> dict[str, Any]:
+    """GET …/time. The lab's nodes are in UTC."""
+    now = int(call.house.kit.clock.now())
+    return {"time": now, "localtime": now, "timezone": "UTC"}
+
+
 def _node(house: House, node: str) -> dict[str, Any]:
     on = [m for m in house.machines.all() if m.node == node and house.machines.is_on(m)]
+    memory, used = house.cluster.memory(node, sum(_used_memory(m) for m in on))
     return {
         "status": "online",
         "cpu": round(0.01 * len(on) / NODE_CORES, 6),
         "maxcpu": NODE_CORES,
-        "mem": (2 << 30) + sum(_used_memory(m) for m in on),
-        "maxmem": NODE_MEMORY,
+        "mem": used,
+        "maxmem": memory,
         "disk": 4 << 30,
         "maxdisk": TOTAL,
         "uptime": int(house.kit.clock.monotonic()) + 86400,
@@ -106,15 +134,19 @@ def _node(house: House, node: str) -> dict[str, Any]:
 
 
 def network(call: Call) -> list[dict[str, Any]]:
-    """Bridges hide from whoever holds nothing on them."""
+    """Bridges hide from whoever holds nothing on them, nor on one of their VLANs."""
     kind = call.text("type")
-    base = {"method6": "manual", "families": ["inet"], "exists": 1, "active": 1}
+    base = {"method6": "manual", "families": ["inet"]}
     found: list[dict[str, Any]] = [{**base, "iface": "eno1", "type": "eth", "method": "manual", "priority": 3}]
     for number, bridge in enumerate(call.house.bridges):
-        if call.may(f"/sdn/zones/localnetwork/{bridge}", "SDN.Use", "SDN.Audit"):
+        top = f"/sdn/zones/localnetwork/{bridge}"
+        below = (path for path in call.house.access.known_paths(call.caller) if path.startswith(f"{top}/"))
+        if any(call.may(path, "SDN.Use", "SDN.Audit", "SDN.Allocate") for path in (top, *below)):
             port = "eno1" if not number else ""
-            ports = {"bridge_ports": port, "bridge_stp": "off", "bridge_fd": "0", "autostart": 1}
+            ports = {"bridge_ports": port, "bridge_stp": "off", "bridge_fd": "0", "autostart": 1, "active": 1}
+            gateway = call.house.address.rpartition(".")[0] + ".1"
             address = {"address": call.house.address, "netmask": "24", "cidr": f"{call.house.address}/24"}
+            address["gateway"] = gateway
             how = {"method": "static", **address} if not number else {"method": "manual"}
             found.append({**base, **ports, **how, "iface": bridge, "type": "bridge", "priority": 4 + number})
     wanted = {"any_bridge": {"bridge"}, "any_local_bridge": {"bridge"}, "include_sdn": {"bridge", "eth"}}
@@ -157,24 +189,31 @@ def resources(call: Call) -> list[dict[str, Any]]:
 def _storage_resources(call: Call) -> list[dict[str, Any]]:
     found = []
     for node in call.house.nodes:
-        for storage in call.house.volumes.storages():
+        for storage in call.house.volumes.storages(node):
             if not call.may(f"/storage/{storage.name}", "Datastore.Audit", "Datastore.AllocateSpace"):
                 continue
-            base = {"id": f"storage/{node}/{storage.name}", "storage": storage.name, "node": node, "type": "storage"}
-            used = call.house.volumes.used(node, storage)
-            size = {"status": "available", "disk": used, "maxdisk": TOTAL}
-            found.append(
-                {**base, **size, "plugintype": storage.type, "content": ",".join(storage.content), "shared": 0}
-            )
+            base: dict[str, Any] = {"id": f"storage/{node}/{storage.name}", "storage": storage.name, "node": node}
+            base["type"] = "storage"
+            base |= {"plugintype": storage.type, "content": ",".join(storage.content), "shared": int(storage.shared)}
+            if call.house.cluster.online(node):
+                used = call.house.volumes.used(node, storage)
+                found.append({**base, "status": "available", "disk": used, "maxdisk": storage.size})
+            else:
+                found.append({**base, "status": "unknown"})
     return found
 
 
 def _resource(house: House, machine: Machine) -> dict[str, Any]:
     base = {"id": f"qemu/{machine.vmid}", "vmid": machine.vmid, "node": machine.node, "type": "qemu"}
+    state = availability.state(house, machine.vmid)
+    managed = {"hastate": state} if state else {}
+    if not house.cluster.online(machine.node):
+        known = {key: machine.config[key] for key in ("tags", "lock") if machine.config.get(key)}
+        return {**base, "status": "unknown", **known, **_pool(house, machine), **managed}
     now = house.kit.clock.now()
     if house.kit.latencies.api > 0 and now // BROADCAST_SECONDS == machine.born // BROADCAST_SECONDS:
         return {**base, "status": "unknown"}
-    return {**base, **member(house, machine), **_pool(house, machine)}
+    return {**base, **member(house, machine), **_pool(house, machine), **managed}
 
 
 def _pool(house: House, machine: Machine) -> dict[str, str]:
@@ -199,8 +238,8 @@ def member(house: House, machine: Machine) -> dict[str, Any]:
 def machine_row(house: House, machine: Machine) -> dict[str, Any]:
     """A machine as its node's list shows it."""
     on = house.machines.is_on(machine)
-    boot = next((k for k in ("scsi0", "virtio0", "sata0", "ide0") if k in machine.config), "")
-    size = disk_size(machine.parts(boot)) if boot and "media=cdrom" not in str(machine.config[boot]) else 0
+    boot = machine.boot_disk
+    size = disk_size(machine.parts(boot)) if boot else 0
     row: dict[str, Any] = {
         **_IDLE,
         "vmid": machine.vmid,
@@ -211,6 +250,8 @@ def machine_row(house: House, machine: Machine) -> dict[str, Any]:
         "maxdisk": size,
     }
     row |= {key: machine.config[key] for key in ("tags", "lock", "template") if machine.config.get(key)}
+    if any(option.startswith("serial") for option in machine.config):
+        row["serial"] = 1
     if machine.config.get("balloon"):
         row |= {"balloon_min": int(machine.config["balloon"]) << 20, "shares": 1000}
     if on:
@@ -233,11 +274,11 @@ def machine_status(call: Call) -> dict[str, Any]:
     """GET …/status/current."""
     machine = call.house.machines.on_node(call.node, call.vmid)
     row = machine_row(call.house, machine)
-    row |= {"qmpstatus": row["status"], "ha": {"managed": 0}}
+    row |= {"qmpstatus": row["status"], "ha": availability.shown(call.house, machine.vmid)}
     if machine.agent:
         row["agent"] = 1
-    if any(option.startswith("serial") for option in machine.config):
-        row["serial"] = 1
+    if "vga" in machine.config:
+        row["clipboard"] = None
     if row["status"] == "running":
         kind = "pc-q35" if str(machine.config.get("machine", "")).startswith("q35") else "pc-i440fx"
         major = call.house.qemu.rpartition(".")[0]
@@ -252,7 +293,10 @@ def config(call: Call) -> dict[str, Any]:
     """GET …/config."""
     machine = call.house.machines.on_node(call.node, call.vmid)
     if "snapshot" in call.values:
-        raise die(f"snapshot '{call.text('snapshot')}' does not exist")
+        kept = snapshots.config_of(call.house, machine.vmid, call.text("snapshot"))
+        if kept is None:
+            raise die(f"snapshot '{call.text('snapshot')}' does not exist")
+        return {**kept, "digest": machine.digest}
     return machine.shown(current=call.flag("current"))
 
 
@@ -275,14 +319,24 @@ def pools(call: Call) -> list[dict[str, Any]]:
     if "poolid" not in call.values:
         seen = (pool for pool in sorted(known) if call.may(f"/pool/{pool}", "Pool.Audit"))
         return [_pool_row(pool, known[pool]) for pool in seen]
-    pool = call.text("poolid")
-    call.need(f"/pool/{pool}", "Pool.Audit")
-    if pool not in known:
-        raise die(f"pool '{pool}' does not exist")
-    found = [call.house.machines.find(vmid) for vmid in known[pool]["vms"]]
+    call.need(f"/pool/{call.text('poolid')}", "Pool.Audit")
+    return [pool(call)]
+
+
+def pool(call: Call) -> dict[str, Any]:
+    """GET /pools/{poolid}: one with its members, which show neither tags nor locks."""
+    name, known = call.text("poolid"), call.house.machines.pools
+    if name not in known:
+        raise die(f"pool '{name}' does not exist")
+    found = [call.house.machines.find(vmid) for vmid in known[name]["vms"]]
     kind = call.text("type")
     members = [member(call.house, machine) for machine in found if machine is not None and kind in ("", "qemu")]
-    return [{**_pool_row(pool, known[pool]), "members": members}]
+    for row in members:
+        row.pop("tags", None)
+        row.pop("lock", None)
+    if kind in ("", "storage"):
+        members += [row for row in _storage_resources(call) if row["storage"] in known[name]["storage"]]
+    return {**_pool_row(name, known[name]), "members": members}
 
 
 def _pool_row(pool: str, body: dict[str, Any]) -> dict[str, Any]:

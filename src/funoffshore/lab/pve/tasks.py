@@ -15,8 +15,11 @@ from typing import Any
 
 from funoffshore.lab.base import Kit
 from funoffshore.lab.pve.access import Caller
+from funoffshore.lab.pve.refusal import RefusalError
 
 _BUCKET = "pve/task"
+_LOOK_AGAIN = 0.05
+"""Real seconds after which a hanging task looks whether it still has to hang."""
 LOST = "unexpected status"
 _UPID = re.compile(r"UPID:([a-zA-Z0-9-]+):([0-9A-F]{8}):([0-9A-F]{8}):([0-9A-F]{8}):([^:\s]+):([^:\s]*):([^:\s]+):\Z")
 
@@ -28,6 +31,9 @@ FAILURES = {
     "resize": "command '/sbin/lvextend' failed: exit code 5",
 }
 """How a task ends that the fault ``task-fail`` hits; types not named end with ``command failed: exit code 1``."""
+
+WARNINGS = {"qmstart": "no efidisk configured! Using temporary efivars disk."}
+"""What a task warns of that the fault ``task-warnings`` hits."""
 
 
 class TaskError(Exception):
@@ -66,6 +72,7 @@ class Task:
     warnings: int = 0
     hurry: bool = False
     stopping: bool = False
+    killed: bool = False
     _wake: threading.Event = field(default_factory=threading.Event)
     _judged: bool = False
 
@@ -88,36 +95,52 @@ class Task:
 
         Raises TaskInterruptedError when somebody stops the task meanwhile, TaskError and TaskLostError by fault.
         """
-        if seconds > 0 and not self.hurry and not self.stopping:
+        if seconds > 0 and not self.hurry and not self.stopping and not self.killed:
             self.kit.clock.after(seconds, self._wake.set)
             self._wake.wait()
             self._wake.clear()
-        if self.stopping:
-            raise TaskInterruptedError
+        self._heed()
         if not self._judged:
             self._judged = True
             self._judge()
 
-    def _judge(self) -> None:
-        def hits(name: str) -> bool:
-            vmid = self.id.split("@")[0]
-            return self.kit.faults.hits(name, type=self.type, **({"vmid": vmid} if vmid.isdigit() else {}))
+    def fits(self, fault: str) -> bool:
+        """Whether a fault is on and means this task; uses up one of its times."""
+        vmid = self.id.split("@")[0]
+        return self.kit.faults.hits(fault, type=self.type, **({"vmid": vmid} if vmid.isdigit() else {}))
 
-        if hits("task-lost"):
+    def _heed(self) -> None:
+        """Ends here when somebody stopped or killed it."""
+        if self.killed:
             raise TaskLostError
-        if hits("task-fail"):
+        if self.stopping:
+            raise TaskInterruptedError
+
+    def _judge(self) -> None:
+        if self.fits("task-lost"):
+            raise TaskLostError
+        if self.fits("task-fail"):
             raise TaskError(FAILURES.get(self.type, "command failed: exit code 1"))
-        if hits("task-hang"):
-            while not self.stopping and not self.hurry:
-                self._wake.wait()
-                self._wake.clear()
-            if self.stopping:
-                raise TaskInterruptedError
-            raise TaskLostError
+        if self.fits("task-hang"):
+            self._hang()
+
+    def _hang(self) -> None:
+        """Until somebody stops or kills it, or switches the fault off: then it goes on as if nothing had been."""
+        while "task-hang" in self.kit.faults.all():
+            self._wake.wait(_LOOK_AGAIN)
+            self._wake.clear()
+            self._heed()
+            if self.hurry:
+                raise TaskLostError
 
     def stop(self) -> None:
         """Interrupts the worker at its next pause, or now if it pauses."""
         self.stopping = True
+        self._wake.set()
+
+    def kill(self) -> None:
+        """The worker dies at its next pause, or now if it pauses; nothing is cleaned up."""
+        self.killed = True
         self._wake.set()
 
     def hasten(self) -> None:
@@ -216,13 +239,15 @@ class Tasks:
         try:
             try:
                 work(task)
+                if task.fits("task-warnings"):
+                    task.warn(WARNINGS.get(task.type, "the lab was told to warn"))
                 task.exit = f"WARNINGS: {task.warnings}" if task.warnings else "OK"
                 last = f"TASK {task.exit}"
             finally:
                 done()
         except TaskLostError:
             task.exit = LOST
-        except TaskError as why:
+        except (TaskError, RefusalError) as why:
             task.exit, last = str(why), f"TASK ERROR: {why}"
         except sqlite3.ProgrammingError:
             return  # the lab has been stopped and its store is closed: as good as killed

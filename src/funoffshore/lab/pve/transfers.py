@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -49,6 +50,8 @@ def upload(call: Call) -> str:
     target = _target(call, call.text("filename"))
     path, shown = house.volumes.file(call.node, target), house.volumes.shown_path(target)
     algorithm, checksum = call.text("checksum-algorithm"), call.text("checksum")
+    if _is_corrupt(house.kit, target):
+        data = data[:-1] + bytes(byte ^ 255 for byte in data[-1:])
 
     def work(task: Task) -> None:
         task.log(f"starting file import from: {_SPOOL}")
@@ -65,6 +68,11 @@ def upload(call: Call) -> str:
         task.log("finished file import successfully")
 
     return call.begin("imgcopy", "", work)
+
+
+def _is_corrupt(kit: Kit, target: Volume) -> bool:
+    """By fault: the file loses some of its bytes on the way."""
+    return kit.faults.hits("image-corrupt", storage=target.storage.name, filename=target.file)
 
 
 def _verify_import(task: Task, data: bytes, suffix: str, folder: Path) -> None:
@@ -105,9 +113,12 @@ def download(call: Call) -> str:
         try:
             _fetch(house.kit, task, url, part, f"{shown}.tmp_dwnl.{task.pid}", trusting)
             task.pause(house.kit.latencies.download)
+            if _is_corrupt(house.kit, target):
+                content = part.read_bytes()
+                part.write_bytes(content[:-1] + bytes(byte ^ 255 for byte in content[-1:]))
             if checks[1]:
                 _compare(task, _digest(part, checks[0]), checks[1])
-            _verify_download(target, part, f"{shown}.tmp_dwnl.{task.pid}")
+            _verify_download(task, target, part, f"{shown}.tmp_dwnl.{task.pid}")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -126,11 +137,13 @@ def _keep_existing(task: Task, path: Path, shown: str, algorithm: str, checksum:
     task.log("calculating checksum of existing file...OK, got correct file already, no need to download")
 
 
-def _verify_download(target: Volume, part: Path, shown: str) -> None:
+def _verify_download(task: Task, target: Volume, part: Path, shown: str) -> None:
     if target.kind == "import":
         try:
             image_size(part, shown)
         except ValueError as why:
+            if "qemu-img" in str(why):
+                task.log(f"command '/usr/bin/qemu-img info '--output=json' {shown} -f qcow2' failed: exit code 1")
             raise TaskError(f"failed to verify file: {why}") from None
 
 
@@ -140,35 +153,67 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def _fetch(kit: Kit, task: Task, url: str, part: Path, shown: str, trusting: bool) -> None:
-    """Raises TaskError in wget's words."""
+    """Raises TaskError in wget's words, whose lines the task's log has."""
     where = urllib.parse.urlsplit(url)
     host, port = where.hostname or "", where.port or (443 if where.scheme == "https" else 80)
-    task.log(f"--{task.starttime}--  {url}")
+    task.log(f"--{_stamp(kit)}--  {url}")
+    if trusting and where.scheme == "https":
+        about = f"WARNING: The certificate of '{host}'"
+        task.log(f"Connecting to {host}:{port}... connected.", f"{about} is not trusted.")
+        task.log(f"{about} doesn't have a known issuer.")
     try:
         with _open(kit, url, host, port, trusting) as reply, part.open("wb") as sink:
-            task.log(f"Connecting to {host}:{port}... connected.")
+            if not (trusting and where.scheme == "https"):
+                task.log(f"Connecting to {host}:{port}... connected.")
             task.log(f"HTTP request sent, awaiting response... {reply.status} {reply.reason}")
-            task.log(f"Length: {reply.headers.get('Content-Length', 'unspecified')}", f"Saving to: '{shown}'")
+            task.log(_length(reply.headers), f"Saving to: '{shown}'")
             while chunk := reply.read(1 << 20):
                 sink.write(chunk)
                 if task.stopping:
                     raise TaskError("download failed: received interrupt")
+        size = part.stat().st_size
+        task.log(f"     0K ........ ........ ........             100%  {max(1, size >> 20)}M=0.05s")
+        task.log(f"{_stamp(kit)} ({max(1, size >> 20)} MB/s) - '{shown}' saved [{size}/{size}]")
     except urllib.error.HTTPError as why:
         why.close()
-        task.log(f"HTTP request sent, awaiting response... {why.code} {why.reason}", f"ERROR {why.code}: {why.reason}.")
+        _refused(kit, task, why, f"Connecting to {host}:{port}... connected.")
         raise TaskError("download failed: exit code 8") from None
     except urllib.error.URLError as why:
-        raise TaskError(f"download failed: {_wget(why.reason, host, port)}") from None
+        raise TaskError(f"download failed: {_wget(task, why.reason, host, port)}") from None
     except (OSError, ValueError) as why:
-        raise TaskError(f"download failed: {_wget(why, host, port)}") from None
+        raise TaskError(f"download failed: {_wget(task, why, host, port)}") from None
 
 
-def _wget(why: object, host: str, port: int) -> str:
+def _stamp(kit: Kit) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(kit.clock.now()))
+
+
+def _refused(kit: Kit, task: Task, why: urllib.error.HTTPError, connected: str) -> None:
+    if connected not in task.lines:
+        task.log(connected)
+    task.log(f"HTTP request sent, awaiting response... {why.code} {why.reason}")
+    task.log(f"{_stamp(kit)} ERROR {why.code}: {why.reason}.")
+
+
+def _length(headers: Any) -> str:
+    """wget's line about how much is to come."""
+    kind = headers.get("Content-Type") or "application/octet-stream"
+    size = headers.get("Content-Length")
+    if size is None:
+        return f"Length: unspecified [{kind}]"
+    human = f" ({int(size) / (1 << 20):.0f}M)" if int(size) >= 1 << 20 else ""
+    return f"Length: {size}{human} [{kind}]"
+
+
+def _wget(task: Task, why: object, host: str, port: int) -> str:
+    """The last line of wget, which becomes the task's end; what it says before goes into the log."""
     import socket
 
     if isinstance(why, socket.gaierror):
+        task.log(f"Resolving {host} ({host})... failed: Temporary failure in name resolution.")
         return f"wget: unable to resolve host address '{host}'"
     if isinstance(why, ssl.SSLError):
+        task.log(f"Connecting to {host}:{port}... connected.", f"ERROR: The certificate of '{host}' is not trusted.")
         return f"ERROR: The certificate of '{host}' doesn't have a known issuer."
     if isinstance(why, ConnectionRefusedError):
         return f"Connecting to {host}:{port}... failed: Connection refused."
@@ -200,3 +245,24 @@ def _detour(kit: Kit, host: str, port: int) -> tuple[str, int] | None:
     except (OSError, ValueError):
         return None
     return (str(moved[0]), int(moved[1])) if moved else None
+
+
+def metadata(call: Call) -> dict[str, Any]:
+    """GET …/query-url-metadata: what the node would get there."""
+    url = call.text("url")
+    where = urllib.parse.urlsplit(url)
+    host, port = where.hostname or "", where.port or (443 if where.scheme == "https" else 80)
+    try:
+        with _open(call.house.kit, url, host, port, call.text("verify-certificates") == "0") as reply:
+            kind = reply.headers.get("Content-Type") or "application/octet-stream"
+            size, named = reply.headers.get("Content-Length"), reply.headers.get_filename()
+    except urllib.error.HTTPError as why:
+        why.close()
+        raise die(f"invalid server response: '{why.code} {why.reason}'") from None
+    except (OSError, ValueError) as why:
+        reason = getattr(why, "reason", why)
+        told = getattr(reason, "strerror", None) or str(reason)
+        raise die(f"invalid server response: '500 Can't connect to {host}:{port} ({told})'") from None
+    name = re.sub(r"[^-a-zA-Z0-9_.]", "_", named or where.path.rpartition("/")[2])
+    found: dict[str, Any] = {"mimetype": kind.split(";")[0], **({"filename": name} if name else {})}
+    return {**found, **({"size": int(size)} if size else {})}

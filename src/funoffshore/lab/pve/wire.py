@@ -49,6 +49,8 @@ class Reply:
     """Came from the privileged daemon, which sends two Connection headers."""
     content_type: str = "application/json;charset=UTF-8"
     extra: list[tuple[str, str]] = field(default_factory=list)
+    cut: bool = False
+    """Nothing is sent: the connection just closes."""
 
 
 class Server:
@@ -122,6 +124,8 @@ def _converse(stream: socket.socket, answer: Callable[[Request], Reply]) -> None
         if request is None:
             return
         reply = answer(request)
+        if reply.cut:
+            return
         keep = _send(stream, request, reply)
         if request.trouble:
             _drain(stream)

@@ -176,8 +176,8 @@ def test_symlink_folder_fifo_socket_device(tmp_path: Path) -> None:
     (folder / "dangling.env").symlink_to("nowhere")
     (folder / "folder.env").mkdir()
     os.mkfifo(folder / "fifo.env", 0o600)
-    assert _only(folder / "link.env") == "is a symlink; the env file itself must stand there"
-    assert _only(folder / "dangling.env") == "is a symlink; the env file itself must stand there"
+    assert _only(folder / "link.env") == "is a symlink; the file itself must stand there"
+    assert _only(folder / "dangling.env") == "is a symlink; the file itself must stand there"
     assert _only(folder / "folder.env") == "is a folder, not a regular file"
     assert _only(folder / "fifo.env") == "is a FIFO, not a regular file"
     assert _only(Path("/dev/null")) == "is a device, not a regular file"

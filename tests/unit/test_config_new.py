@@ -9,12 +9,12 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
-from config_samples import DIGESTS, HOME, LAB, ROOT, home, lab, private, problems, secrets_of
+from config_samples import HOME, LAB, ROOT, home, lab, private, problems, secrets_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funoffshore import config, errors, hostkeys
-from funoffshore.config import age, keys, new, pins, sshkey
+from funoffshore.config import age, keys, lockfile, new, pins, sshkey
 
 
 def _parse(name: str, text: str) -> config.ClusterConfig:
@@ -176,9 +176,10 @@ def test_what_is_generated_reads_back(answers: dict[str, str], third: int, is_la
     assert len({n.vmid for n in found.nodes}) == len(found.nodes)
     assert all(n.address in found.network.subnet for n in found.nodes)
     assert all(n.identity == config.identity("any", n.name) for n in found.nodes)
-    hypervisors = answers.get("PROXMOX_NODES", "pve").split(",")
+    assert found.proxmox.nodes == tuple(answers.get("PROXMOX_NODES", "pve").split(","))
+    assert {n.hypervisor for n in found.nodes} == {""}
+    assert all(found.proxmox.vmid_first <= n.vmid <= found.proxmox.vmid_last for n in found.nodes)
     for group in (found.controllers, found.workers):
-        assert [n.hypervisor for n in group] == [hypervisors[n % len(hypervisors)] for n in range(len(group))]
         assert [int(n.address) - int(group[0].address) for n in group] == list(range(len(group)))
     assert found.app_secrets["CF_API_TOKEN"].get_secret_value() == answers.get(
         "CF_API_TOKEN", found.app_secrets["CF_API_TOKEN"].get_secret_value()
@@ -192,14 +193,57 @@ def test_single_machines_differ() -> None:
         "NODE_W2_CORES": "16",
         "NODE_W2_DISK_GIB": "500",
         "NODE_W2_PROXMOX_NODE": "big",
+        "NODE_W2_DATA_DISK_GIB": "0",
+        "NODE_W2_PCI": "gpu,gpu-audio",
+        "NODE_C1_USB": "zigbee",
         "NODE_C1_VMID": "4242",
+        "NODE_C1_DATA_DISK_GIB": "40",
+        "WORKER_DATA_DISK_GIB": "200",
         "PROXMOX_NODES": "small,big",
     }
     found = _parse("home", new.generate("home", {**HOME, **single}, lab=False))
-    first, second = found.node("home-c1"), found.node("home-w2")
-    assert (first.memory_mib, first.vmid, first.hypervisor) == (16384, 4242, "small")
+    first, other, second = found.node("home-c1"), found.node("home-w1"), found.node("home-w2")
+    assert (first.memory_mib, first.vmid, first.vmid_pinned, first.hypervisor) == (16384, 4242, True, "")
+    assert (first.data_disk_gib, first.pci, first.usb) == (40, (), ("zigbee",))
     assert (second.cores, second.disk_gib, second.hypervisor, str(second.address)) == (16, 500, "big", "192.168.7.99")
-    assert found.node("home-w1").memory_mib == 8192
+    assert (second.data_disk_gib, second.pci, second.vmid_pinned) == (0, ("gpu", "gpu-audio"), False)
+    assert (other.memory_mib, other.data_disk_gib, other.hypervisor) == (8192, 200, "")
+    assert found.node("home-c2").data_disk_gib == 0
+
+
+def test_what_all_machines_have_in_common() -> None:
+    plain = _parse("home", home())
+    assert plain.shape == config.Shape()
+    assert plain.backup is None
+    assert (plain.proxmox.vmid_first, plain.proxmox.vmid_last) == (9000, 9199)
+    assert (plain.proxmox.high_availability, plain.proxmox.seed, plain.ssh.trust) == (False, "iso", "seed")
+    chosen = {
+        "CPU_TYPE": "host",
+        "UEFI": "true",
+        "FIREWALL": "true",
+        "ONBOOT": "false",
+        "STARTUP_ORDER": "up=30,2",
+        "WATCHDOG": "true",
+        "MACHINE_TAGS": "k8s,lab_1",
+        "PROXMOX_NODES": "a,b,c",
+        "HIGH_AVAILABILITY": "true",
+        "VMID_LAST": "9011",
+        "SEED": "drive",
+        "SSH_TRUST": "agent",
+        "VM_BACKUP_STORAGE": "pbs",
+        "VM_BACKUP_SCHEDULE": "sat 03:00",
+        "VM_BACKUP_KEEP": "keep-last=3",
+    }
+    found = _parse("home", new.generate("home", {**HOME, **chosen}, lab=False))
+    assert found.shape == config.Shape("host", True, True, False, "order=2,up=30", True, ("k8s", "lab_1"))
+    assert found.backup == config.Backup("pbs", "sat 03:00", "keep-last=3")
+    assert (found.proxmox.vmid_last, found.proxmox.high_availability) == (9011, True)
+    assert (found.proxmox.seed, found.ssh.trust) == ("drive", "agent")
+
+
+def test_a_template_needs_no_digest() -> None:
+    answers = {**HOME, "IMAGE_SHA512": "", "IMAGE_TEMPLATE": "debian-13"}
+    assert _parse("home", new.generate("home", answers, lab=False)).image.template == "debian-13"
 
 
 def test_adding_controllers_renumbers_no_worker() -> None:
@@ -270,6 +314,9 @@ _PAGES = {
     "https://github.com/k3s-io/k3s/releases/download/v1.36.4%2Bk3s1/sha256sum-amd64.txt": (
         b"%s  k3s-airgap-images-amd64.tar\n%s  k3s\n" % (b"0" * 64, b"a" * 64)
     ),
+    "https://github.com/k3s-io/k3s/releases/download/v1.36.4%2Bk3s1/sha256sum-arm64.txt": (
+        b"%s  k3s-airgap-images-arm64.tar\n%s  k3s-arm64\n" % (b"0" * 64, b"f" * 64)
+    ),
     f"{_FLUX}/flux_2.9.4_checksums.txt": b"%s  flux_2.9.4_linux_amd64.tar.gz\n" % (b"0" * 64),
     f"{_FLUX}/install.yaml": b"kind: Namespace\n",
     f"{_DEBIAN}/latest/debian-13-genericcloud-amd64.json": b'{"data": {"info": {"version": "20261101-2650"}}}',
@@ -282,15 +329,20 @@ _PAGES = {
 
 def test_pins_come_from_the_publishers_lists() -> None:
     found = pins.fetch(_web(_PAGES))
-    assert found == {
-        "K3S_SHA256": "a" * 64,
-        "FLUX_INSTALL_URL": f"{_FLUX}/install.yaml",
-        "FLUX_INSTALL_SHA256": hashlib.sha256(b"kind: Namespace\n").hexdigest(),
-        "IMAGE_URL": f"{_DEBIAN}/20261101-2650/debian-13-genericcloud-amd64-20261101-2650.qcow2",
-        "IMAGE_SHA512": "b" * 128,
-    }
-    answers = {**HOME, **{k: "" for k in DIGESTS if k in found}, **found}
-    assert problems(new.generate("home", answers, lab=False)) == []
+    assert list(found.entries.items()) == [
+        ("image.url", f"{_DEBIAN}/20261101-2650/debian-13-genericcloud-amd64-20261101-2650.qcow2"),
+        ("image.sha512", "b" * 128),
+        ("k3s.version", "v1.36.4+k3s1"),
+        ("k3s.sha256.amd64", "a" * 64),
+        ("k3s.sha256.arm64", "f" * 64),
+        ("flux.version", "v2.9.4"),
+        ("flux.url", f"{_FLUX}/install.yaml"),
+        ("flux.sha256", hashlib.sha256(b"kind: Namespace\n").hexdigest()),
+    ]
+    answers = {**HOME, **dict.fromkeys(("IMAGE_URL", "IMAGE_SHA512", "K3S_SHA256", "FLUX_INSTALL_SHA256"), "")}
+    read = config.parse(new.generate("home", answers, lab=False), "home", ROOT, lockfile.text(found, "home"))
+    assert read.image == config.Image(found.entries["image.url"], sha512="b" * 128)
+    assert (read.k3s.sha256, read.flux.install_sha256) == ("a" * 64, found.entries["flux.sha256"])
 
 
 def test_pins_of_a_list_that_holds_install_yaml_and_of_other_images() -> None:
@@ -298,17 +350,37 @@ def test_pins_of_a_list_that_holds_install_yaml_and_of_other_images() -> None:
     ubuntu = "https://cloud-images.ubuntu.com/noble/20260101/noble.img"
     listed["https://cloud-images.ubuntu.com/noble/20260101/SHA256SUMS"] = b"%s *noble.img\n" % (b"e" * 64)
     found = pins.fetch(_web(listed), {"IMAGE_URL": ubuntu})
-    assert found["FLUX_INSTALL_SHA256"] == "d" * 64
-    assert found["IMAGE_SHA256"] == "e" * 64
-    found = pins.fetch(_web(listed), {"IMAGE_URL": "https://mirror.example.org/x.qcow2"})
-    assert {k: v for k, v in found.items() if "IMAGE" in k} == {"IMAGE_URL": "https://mirror.example.org/x.qcow2"}
+    assert found.entries["flux.sha256"] == "d" * 64
+    assert found.section("image") == {"image.url": ubuntu, "image.sha256": "e" * 64}
+    for wanted in ({"IMAGE_URL": "https://mirror.example.org/x.qcow2"}, {"IMAGE_TEMPLATE": "debian-13"}):
+        assert not pins.fetch(_web(listed), wanted).has("image")
+
+
+def test_the_newest_image_is_of_the_publisher_that_is_meant() -> None:
+    base = "https://cloud-images.ubuntu.com/releases/noble"
+    names = ("release-20260105", "release-20251231.2", "release-20260105.1", "release")
+    folders = "".join(f'<a href="{name}/">{name}/</a>\n' for name in names).encode()
+    dated = f"{base}/release-20260105.1/ubuntu-24.04-server-cloudimg-amd64.img"
+    sums = b"%s *ubuntu-24.04-server-cloudimg-amd64.img\n" % (b"e" * 64)
+    pages = {**_PAGES, f"{base}/": folders, f"{base}/release-20260105.1/SHA256SUMS": sums}
+    moving = "https://cloud-images.ubuntu.com/noble/current/noble-server-cloudimg-amd64.img"
+    before = lockfile.ordered({"image.url": f"{base}/release-20250101/ubuntu-24.04-server-cloudimg-amd64.img"})
+    for wanted, old in (({"IMAGE_URL": moving}, None), ({}, before)):
+        found = pins.fetch(_web(pages), wanted, ["image"], old)
+        assert dict(found.entries) == {"image.url": dated, "image.sha256": "e" * 64}
+    debian = f"{_DEBIAN}/latest/debian-13-genericcloud-amd64.qcow2"
+    assert "20261101-2650" in pins.fetch(_web(pages), {"IMAGE_URL": debian}, ["image"], before).entries["image.url"]
+    with pytest.raises(errors.DigestError, match="changes with each release"):
+        pins.fetch(_web(pages), {"IMAGE_URL": debian.replace("trixie", "bookworm")}, ["image"])
+    with pytest.raises(errors.DigestError, match="lists no release"):
+        pins.fetch(_web({f"{base}/": b"<html>"}), {"IMAGE_URL": moving}, ["image"])
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"xyz  k3s\n", b"%s  k3s2\n" % (b"a" * 64), b"\xff\xfe"])
 def test_a_list_without_the_digest_is_an_error(body: bytes) -> None:
     pages = dict.fromkeys(_PAGES, body)
     with pytest.raises(errors.DigestError, match=r"^sha256sum-amd64.txt holds no digest of k3s$"):
-        pins.fetch(_web(pages))
+        pins.fetch(_web(pages), sections=["k3s"])
 
 
 def test_every_key_that_can_be_generated_is() -> None:

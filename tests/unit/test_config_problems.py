@@ -9,7 +9,7 @@ from config_samples import LAB, edit, expect, home, lab, problems
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from funoffshore.config import new
+from funoffshore.config import new, proxmox
 
 
 def _b64(text: str) -> str:
@@ -46,7 +46,23 @@ SINGLE: list[tuple[str, str | None, str]] = [
     ("PROXMOX_URL", "https://192.168.7.500:8006", f"{_URL} https://host:8006, without a path"),
     ("PROXMOX_URL", "https://192.168.7.5:800600", f"{_URL} https://host:8006, without a path"),
     ("PROXMOX_URL", "https://root:geheim@192.168.7.5", _USER),
-    ("PROXMOX_TOKEN_ID", "fo@pve", "the value is not a Proxmox token ID, like fo@pve!fo"),
+    ("PROXMOX_TOKEN_ID", "fo!pve", "the value is not a Proxmox token ID, like fo@pve!fo"),
+    (
+        "PROXMOX_TOKEN_ID",
+        "root@pam",
+        (
+            f"is a user and not a token, and fo logs in with tokens alone: {proxmox.ONLY_TOKENS}. "
+            "pveum user token add <user@realm> fo makes one, and its ID is <user@realm>!fo"
+        ),
+    ),
+    (
+        "PROXMOX_PASSWORD",
+        "geheim",
+        (
+            "there is no such key; fo logs in with an API token alone (PROXMOX_TOKEN_ID, PROXMOX_TOKEN_SECRET): "
+            f"{proxmox.ONLY_TOKENS}"
+        ),
+    ),
     (
         "PROXMOX_TOKEN_ID",
         "fo@pve!fo=6f1d2c3b-0a1b-4c2d-8e3f-001122334455",
@@ -62,13 +78,60 @@ SINGLE: list[tuple[str, str | None, str]] = [
     ("PROXMOX_NODES", "pve,", "has an empty item"),
     ("PROXMOX_NODES", "pve,pve", "names an item twice"),
     ("PROXMOX_NODES", "", "is empty; leave the line out to get pve"),
+    ("PROXMOX_NODES", ",".join(f"n{n}" for n in range(17)), "names more than 16"),
+    ("HIGH_AVAILABILITY", "true", "needs 3 PROXMOX_NODES, as a vote needs 3; there are 1"),
+    ("VMID_LAST", "99", '"99" is not a whole number between 100 and 999999999'),
+    ("VMID_LAST", "8999", "8999 is less than VMID_FIRST, 9000"),
+    ("VMID_LAST", "9010", "is 9010, and home-w2 would have 9011; give at least that"),
+    ("CONTROLLER_DATA_DISK_GIB", "9", '"9" is not 0, or a whole number between 10 and 65536'),
+    ("CPU_TYPE", "Haswel", '"Haswel" is not a 64-bit CPU type of Proxmox, like x86-64-v3 or host, or custom-<name>'),
+    ("CPU_TYPE", "host,flags=+aes", "holds more than the type; flags belong in a custom-<name> type of Proxmox"),
+    ("CPU_TYPE", "kvm32", "is a 32-bit type, and K3s needs 64"),
+    ("UEFI", "yes", '"yes" is not true or false'),
+    ("STARTUP_ORDER", "first", '"first" is not a startup order of Proxmox, like order=2,up=30'),
+    ("STARTUP_ORDER", "2,order=3", "sets order twice"),
+    ("MACHINE_TAGS", "Prod", '"Prod" is not tags of Proxmox in lower case, with commas between them'),
+    ("MACHINE_TAGS", "k8s,fo-home", "holds a tag that begins with fo; those are fo's own"),
+    ("SEED", "usb", '"usb" is not "iso" or "drive"'),
+    ("SSH_TRUST", "none", '"none" is not "seed" or "agent" or "first-use"'),
+    ("VM_BACKUP_STORAGE", "a/b", '"a/b" is not the ID of a Proxmox storage'),
+    (
+        "VM_BACKUP_SCHEDULE",
+        "25:00",
+        (
+            '"25:00" is not a Proxmox schedule: a time like 02:30, "sat 02:30", "mon..fri 22:00" or */6:00, or daily, '
+            "weekly or monthly"
+        ),
+    ),
+    ("VM_BACKUP_KEEP", "7", '"7" is not a retention of Proxmox, like keep-daily=7,keep-weekly=4'),
+    ("VM_BACKUP_KEEP", "keep-all=1,keep-last=2", "takes keep-all only as keep-all=1, and alone"),
+    ("VM_BACKUP_KEEP", "keep-last=0", "would keep no backup at all"),
     ("STORAGE_DISK", "a/b", '"a/b" is not the ID of a Proxmox storage'),
     ("BRIDGE", "vmbr0,tag=3", '"vmbr0,tag=3" is not the name of a Proxmox bridge, like vmbr0'),
     ("VLAN", "4095", '"4095" is not a whole number between 1 and 4094'),
     ("VMID_FIRST", "99", '"99" is not a whole number between 100 and 999999000'),
     ("IMAGE_URL", "https://x.org/image.iso", "the value is not a URL of a .qcow2 or .img file"),
     ("IMAGE_URL", "http://x.org/i.qcow2", "is an http:// one, which is only for LAB=embedded"),
-    ("IMAGE_SHA512", None, "is required and missing, unless IMAGE_SHA256 is given"),
+    ("IMAGE_URL", "", "is empty, and there is no config/lock/home.yaml that names one"),
+    (
+        "IMAGE_URL",
+        "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2",
+        "leads to another image after each release; give a dated one, or leave it empty and run `fo lock update`",
+    ),
+    (
+        "IMAGE_SHA512",
+        None,
+        (
+            "is required and missing: run `fo lock update -c home`, which writes config/lock/home.yaml, or give it or "
+            "IMAGE_SHA256 here"
+        ),
+    ),
+    (
+        "K3S_SHA256",
+        "",
+        "is required and missing: run `fo lock update -c home`, which writes config/lock/home.yaml, or give it here",
+    ),
+    ("IMAGE_TEMPLATE", "a_b", '"a_b" is not the name of a VM template'),
     ("IMAGE_SHA512", "AB" * 64, "the value is not 128 hex digits in lower case"),
     ("SUBNET", "192.168.7.1/24", "has bits set behind its prefix; the network is 192.168.7.0/24"),
     ("SUBNET", "192.168.7.0", "has no prefix length, like /24"),
@@ -147,6 +210,8 @@ SINGLE: list[tuple[str, str | None, str]] = [
     ("NODE_C4_VMID", "500", "there is no controller 4, as CONTROLLERS is 3"),
     ("NODE_C1_MEMORY_MIB", "1024", "1024 is less than the 2048 MiB that a controller needs"),
     ("NODE_W1_PROXMOX_NODE", "pve9", "is not one of PROXMOX_NODES"),
+    ("NODE_W1_PCI", "0000:01:00.0", '"0000:01:00.0" is not names of resource mappings with commas between them'),
+    ("NODE_W1_USB", ",".join(f"stick{n}" for n in range(15)), "names more than 14"),
     ("NODE_W1_VMID", "9000", "home-w1 would have 9000, which home-c1 has already (VMID_FIRST)"),
     ("NODE_W2_IP", "192.168.7.51", "home-w2 would have 192.168.7.51, which home-w1 has already (WORKER_FIRST_IP)"),
     (
@@ -154,7 +219,7 @@ SINGLE: list[tuple[str, str | None, str]] = [
         "x",
         (
             "there is no such key; for one machine: NODE_C1_ or NODE_W1_ with IP, VMID, CORES, MEMORY_MIB, DISK_GIB, "
-            "PROXMOX_NODE"
+            "DATA_DISK_GIB, PROXMOX_NODE, PCI, USB"
         ),
     ),
     ("WORKRES", "3", "there is no such key; did you mean WORKERS?"),
@@ -278,6 +343,25 @@ def test_ssh_git_needs_its_key_and_the_host_s() -> None:
     )
     good = {"GIT_TOKEN": "", "GIT_SSH_KEY": _b64(_pem(_ED)), "GIT_KNOWN_HOSTS": f'"github.com ssh-ed25519 {"A" * 68}"'}
     assert problems(edit(text, good)) == []
+
+
+def test_the_drive_of_proxmox_carries_no_host_key() -> None:
+    text = edit(home(), {"SEED": "drive"})
+    expect(
+        text,
+        "SSH_TRUST: is seed, and Proxmox' own drive (SEED=drive) carries no host key; give agent, or first-use",
+    )
+    assert problems(edit(text, {"SSH_TRUST": "first-use"})) == []
+
+
+def test_five_controllers_need_five_nodes_to_be_apart() -> None:
+    text = edit(home(), {"HIGH_AVAILABILITY": "true", "CONTROLLERS": "5", "PROXMOX_NODES": "a,b,c"})
+    expect(text, "HIGH_AVAILABILITY: needs 5 PROXMOX_NODES, as no two controllers may share one; there are 3")
+    assert problems(edit(text, {"CONTROLLERS": "3"})) == []
+
+
+def test_a_vmid_of_the_operator_s_own_may_lie_anywhere() -> None:
+    assert problems(edit(home(), {"VMID_LAST": "9010", "NODE_W2_VMID": "500"})) == []
 
 
 def test_image_takes_one_digest() -> None:

@@ -57,6 +57,13 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funoffshore"
 
 
+def download(url: str) -> bytes:
+    """The body at a public URL. Raises FoError."""
+    from funoffshore.world.download import Downloads
+
+    return Downloads(cache()).get(url)
+
+
 @contextmanager
 def world(cluster: config.ClusterConfig) -> Iterator[World]:
     """The doors of a cluster, open while the body runs; a lab's homelab runs as long, unless it is served elsewhere."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from funoffshore import config, errors
 from funoffshore.cli import common
+
+if TYPE_CHECKING:
+    from funoffshore.config import lockfile
 
 CHOSEN = (
     "PROXMOX_NODES",
@@ -22,8 +25,8 @@ CHOSEN = (
     "GIT_BRANCH",
 )
 """Asked although there is a default, for homes differ in them."""
-NOT_ASKED = ("CLUSTER_NAME", "LAB", "LAB_WEB_URL", "IMAGE_SHA256", "IMAGE_SHA512", "K3S_SHA256", "FLUX_INSTALL_SHA256")
-"""Known from the name, of a lab only, or fetched from the publishers."""
+NOT_ASKED = ("CLUSTER_NAME",)
+"""Known from the command."""
 
 
 def init(
@@ -35,10 +38,14 @@ def init(
         ),
     ] = None,
     lab: Annotated[bool, typer.Option("--lab", help="A cluster in the embedded lab: nothing is asked.")] = False,
-    pin: Annotated[bool, typer.Option(help="Fetch the digests of image, K3s and Flux from their publishers.")] = True,
+    pin: Annotated[
+        bool, typer.Option(help="Fetch the digests of image, K3s and Flux, and write config/lock/NAME.yaml.")
+    ] = True,
     ask: Annotated[bool, typer.Option(help="Ask at the terminal for what cannot be generated.")] = True,
 ) -> None:
     """Write config/env/NAME.env (0600): asks or takes values, generates keys, tokens and passwords.
+
+    What the cluster is built from is pinned in config/lock/NAME.yaml, for Git; one that is there already is kept.
 
     Secrets are better typed at the prompt than given with --set, where the shell's history keeps them.
 
@@ -54,7 +61,7 @@ def init(
     if lab:
         make_lab(here, name, answers)
     else:
-        _make_real(path, name, answers, pin=pin, ask=ask and sys.stdin.isatty())
+        _make_real(here, name, answers, pin=pin, ask=ask and sys.stdin.isatty())
     common.say(f"wrote config/env/{name}.env, readable by you alone; next: fo doctor -c {name}")
 
 
@@ -98,27 +105,52 @@ def _answers(pairs: list[str]) -> dict[str, str]:
     return answers
 
 
-def _make_real(path: Path, name: str, answers: dict[str, str], *, pin: bool, ask: bool) -> None:
-    from funoffshore.config import new, pins
+def _make_real(here: Path, name: str, answers: dict[str, str], *, pin: bool, ask: bool) -> None:
+    from funoffshore.config import lockfile, new
 
+    locked = lockfile.load(here, name)
     new.generate(name, answers, lab=False)  # refuses wrong keys before anybody is asked, at the terminal or elsewhere
     if ask:
         _ask(answers)
-    if pin:
-        try:
-            answers = pins.fetch(_get, answers) | answers
-        except errors.FoError as why:
-            common.say(
-                f"digests were not pinned: {why.message}; fill in K3S_SHA256, FLUX_INSTALL_SHA256 and the image's"
-            )
-    text = new.generate(name, answers, lab=False)
-    new.write(path, text)
+    if locked:
+        common.say(f"{lockfile.shown(name)} is there and stays as it is")
+    elif pin:
+        locked = _pin(here, name, answers)
+    text = new.generate(name, _as_locked(answers, locked), lab=False)
+    new.write(config.env_file(here, name), text)
     try:
-        config.parse(text, name, common.root())
+        config.parse(text, name, here, lockfile.text(locked, name) if locked else None)
     except errors.ConfigError as left:
         common.say("what is still to be filled in or mended:")
         for line in left.evidence or (left.message,):
             common.say(f"  {line}")
+
+
+def _pin(here: Path, name: str, answers: dict[str, str]) -> lockfile.Lock | None:
+    """Writes the lock file; None when a publisher gives no digests, which keeps nobody from the rest."""
+    from funoffshore.config import lockfile, pins
+
+    try:
+        locked = pins.fetch(common.download, answers)
+    except errors.FoError as why:
+        common.say(f"nothing was locked: {why.message}; run `fo lock update -c {name}` once that is mended")
+        return None
+    lockfile.write(here, name, locked)
+    common.say(f"wrote {lockfile.shown(name)}; commit it, it says which image, K3s and Flux this cluster is made of")
+    return locked
+
+
+def _as_locked(answers: dict[str, str], locked: lockfile.Lock | None) -> dict[str, str]:
+    """The answers, and for the rest what is locked. The image's URL stays in the lock file, where it is renewed."""
+    from funoffshore.config import pins
+
+    if locked is None:
+        return answers
+    pairs = (("K3S_VERSION", "k3s.version"), ("FLUX_VERSION", "flux.version"), ("FLUX_INSTALL_URL", "flux.url"))
+    filled = {key: locked.entries[path] for key, path in pairs if path in locked.entries} | answers
+    if "image.url" in locked.entries and (not answers.get("IMAGE_URL") or pins.is_moving(answers["IMAGE_URL"])):
+        filled["IMAGE_URL"] = ""
+    return filled
 
 
 def _ask(answers: dict[str, str]) -> None:
@@ -140,9 +172,3 @@ def _ask(answers: dict[str, str]) -> None:
             answers[key.name] = said.strip()
         if key.name == "SUBNET" and said.strip():
             offered = new.suggest(said.strip())
-
-
-def _get(url: str) -> bytes:
-    from funoffshore.world.download import Downloads
-
-    return Downloads(common.cache()).get(url)

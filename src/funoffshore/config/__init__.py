@@ -2,6 +2,7 @@
 
 from funoffshore.config.loader import load, parse
 from funoffshore.config.model import (
+    Backup,
     ClusterConfig,
     Flux,
     Git,
@@ -12,12 +13,14 @@ from funoffshore.config.model import (
     Node,
     Proxmox,
     Role,
+    Shape,
     Ssh,
     identity,
 )
 from funoffshore.config.place import clusters, env_file, find, root
 
 __all__ = [
+    "Backup",
     "ClusterConfig",
     "Flux",
     "Git",
@@ -28,6 +31,7 @@ __all__ = [
     "Node",
     "Proxmox",
     "Role",
+    "Shape",
     "Ssh",
     "clusters",
     "env_file",

@@ -6,7 +6,6 @@ No problem reported here holds a byte of the file except the name of a key.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -15,27 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from funoffshore.config import files
+from funoffshore.config.files import FILE, Problem
+
 MAX_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4 * 1024
-FILE = -1
-"""Line of a problem of the file as a whole."""
 
 _KEY = r"[A-Z][A-Z0-9_]{0,63}"
 _ASSIGNMENT = re.compile(rf"({_KEY})=(.*)")
 _LOOSE_ASSIGNMENT = re.compile(rf"(?:export\s+)?\s*({_KEY})\s*=")
 _NEEDS_QUOTES = re.compile(r"""[\s#'"]""")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong, for the operator. Never holds the value of a secret."""
-
-    line: int
-    """From 1; 0 when it concerns no line, FILE when it concerns the file as a whole."""
-    text: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.text}" if self.line > 0 else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +47,8 @@ class Lines:
 
 
 def read(path: Path) -> tuple[bytes | None, list[Problem]]:
-    """The bytes of the file, or why it is not trusted. Never waits, and never follows a symlink at ``path``.
-
-    What is wrong with the file itself (kind, owner, mode, size) comes as problems; None where there is nothing that
-    could be looked at further.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        fd = os.open(path, flags)
-    except OSError as why:
-        return None, [Problem(FILE, _cannot_open(why))]
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            return None, [Problem(FILE, f"is {_kind(status.st_mode)}, not a regular file")]
-        problems = list(_distrust(status))
-        if status.st_size > MAX_BYTES:
-            return None, [*problems, Problem(FILE, f"is larger than {MAX_BYTES // 1024} KiB")]
-        data = _read_at_most(fd, MAX_BYTES + 1)
-    except OSError as why:
-        return None, [Problem(FILE, f"cannot be read: {os.strerror(why.errno or 0)}")]
-    finally:
-        os.close(fd)
-    if len(data) > MAX_BYTES:
-        return None, [*problems, Problem(FILE, f"is larger than {MAX_BYTES // 1024} KiB")]
-    return data, problems
+    """The bytes of the file, or why it is not trusted: see ``files.read``. It must be private and the reader's own."""
+    return files.read(path, MAX_BYTES, _distrust)
 
 
 def parse(data: bytes) -> Lines:
@@ -126,33 +91,12 @@ def quote(value: str) -> str:
     raise ValueError("a value with both kinds of quotes cannot be written in an env file")
 
 
-def _cannot_open(why: OSError) -> str:
-    if why.errno in (errno.ELOOP, errno.EMLINK):  # FreeBSD says EMLINK
-        return "is a symlink; the env file itself must stand there"
-    if why.errno in (errno.ENXIO, errno.EOPNOTSUPP):
-        return "is not a regular file"
-    return f"cannot be opened: {os.strerror(why.errno or 0)}"
-
-
-def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
-    return next((name for test, name in kinds if test(mode)), "a device")
-
-
 def _distrust(status: os.stat_result) -> Iterator[Problem]:
     if status.st_uid != os.geteuid():
         yield Problem(FILE, f"belongs to uid {status.st_uid}, and fo runs as uid {os.geteuid()}")
     mode = stat.S_IMODE(status.st_mode)
     if mode & ~0o600:
         yield Problem(FILE, f"has mode {mode:04o}; it holds secrets and must have 0600")
-
-
-def _read_at_most(fd: int, limit: int) -> bytes:
-    parts: list[bytes] = []
-    while limit > 0 and (part := os.read(fd, limit)):
-        parts.append(part)
-        limit -= len(part)
-    return b"".join(parts)
 
 
 def _unclean(raw: bytes, number: int) -> Iterator[str]:

@@ -11,17 +11,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from funoffshore import stage1
-from funoffshore.config import kinds
+from funoffshore.config import kinds, proxmox
 from funoffshore.config.sections import SECTIONS, Key, Section
 
 NODE_KEY = re.compile(r"NODE_([CW])([1-9][0-9]{0,2})_([A-Z_]+)")
 NODE_FIELDS: Mapping[str, kinds.Kind] = {
     "IP": kinds.ADDRESS,
-    "VMID": kinds.whole(100, 999_999_999),
+    "VMID": proxmox.VMID,
     "CORES": kinds.whole(1, 256),
     "MEMORY_MIB": kinds.whole(1024, 4_194_304),
     "DISK_GIB": kinds.whole(10, 65_536),
-    "PROXMOX_NODE": kinds.NODE,
+    "DATA_DISK_GIB": proxmox.DATA_DISK,
+    "PROXMOX_NODE": proxmox.NODE,
+    "PCI": proxmox.PCI,
+    "USB": proxmox.USB,
 }
 """What ``NODE_<C or W><number>_<field>`` may set for one machine."""
 

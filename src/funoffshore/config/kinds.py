@@ -176,12 +176,6 @@ def _address(text: str) -> IPv4Address:
         raise ValueError from None
 
 
-def _fingerprint(text: str) -> str:
-    if not re.fullmatch(r"[0-9A-Fa-f]{64}|(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}", text):
-        raise ValueError
-    return text.replace(":", "").lower()
-
-
 def _timezone(text: str) -> str:
     """Needs the system's zone files; where there are none at all, the shape is all that can be checked."""
     import zoneinfo
@@ -261,7 +255,6 @@ K3S_OWNED = frozenset(
 """Keys of K3s' config.yaml that follow from other keys here, or would break what fo promises."""
 
 _DOMAIN = r"(?=.{3,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])"
-_PVE_ID = r"[A-Za-z][A-Za-z0-9_.-]{0,62}[A-Za-z0-9]"
 
 TEXT = pattern("up to 500 characters without quotes, \\, $, ` or braces", r"[^\"'\\$`{}]{1,500}")
 SECRET_TEXT = pattern("at least 6 characters without spaces around them", r"\S.{4,}\S")
@@ -284,22 +277,6 @@ TOKEN = pattern("16 to 128 letters and digits", r"[A-Za-z0-9]{16,128}")
 CLUSTER = pattern(
     "a DNS label in lower case of at most 20 characters, starting with a letter",
     r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?",
-)
-NODE = pattern("the name of a Proxmox node", LABEL.pattern.replace("a-z", "A-Za-z"))
-POOL = pattern("a Proxmox pool name", r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-STORAGE = pattern("the ID of a Proxmox storage", _PVE_ID)
-BRIDGE = pattern("the name of a Proxmox bridge, like vmbr0", r"[A-Za-z][A-Za-z0-9_.-]{1,14}")
-FINGERPRINT = Kind("a SHA-256 fingerprint: 64 hex digits, with or without colons", _fingerprint, empty="")
-PVE_TOKEN_ID = pattern(
-    "a Proxmox token ID, like fo@pve!fo",
-    r"[^\s:/@!='\"]{1,60}@[A-Za-z][A-Za-z0-9._-]+![A-Za-z][A-Za-z0-9._-]+",
-    echo=False,
-    reasons={"=": "holds more than the ID; what stands behind the = belongs in PROXMOX_TOKEN_SECRET"},
-)
-PVE_SECRET = pattern(
-    "a Proxmox token secret (a UUID in lower case)",
-    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    reasons={"[=!@]": "holds more than the secret; what stands before the = belongs in PROXMOX_TOKEN_ID"},
 )
 USER = pattern(
     "a Linux user name",

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from funoffshore import errors
-from funoffshore.config import envfile, keys, machines, model, place, rules, values
-from funoffshore.config.envfile import Problem
+from funoffshore.config import envfile, files, keys, kinds, locked, lockfile, machines, model, place, rules, values
+from funoffshore.config.files import Problem
 from funoffshore.config.values import Values
 
 if TYPE_CHECKING:
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 _SHOW_AT_MOST = 200
 """Problems. More of them help nobody, and a hostile file has thousands."""
 _NO_LINE = 1 << 30
+LOCKED_BY = (
+    "LAB",
+    "IMAGE_URL",
+    "IMAGE_TEMPLATE",
+    "K3S_DOWNLOAD_URL",
+    "K3S_VERSION",
+    "FLUX_VERSION",
+    "FLUX_INSTALL_URL",
+)
+"""Keys that decide what a lock file holds."""
 
 
 def load(path: Path, root: Path | None = None) -> model.ClusterConfig:
@@ -32,18 +42,52 @@ def load(path: Path, root: Path | None = None) -> model.ClusterConfig:
     data, problems = envfile.read(path)
     if data is None:
         raise _refusal(shown, path.stem, problems)
-    return _config(data, problems, path.stem, root, shown)
+    lock = None
+    if kinds.is_cluster(path.stem):
+        lock, more = lockfile.read(root, path.stem)
+        problems += more
+    return _config(data, lock, problems, path.stem, root, shown)
 
 
-def parse(text: str, name: str, root: Path) -> model.ClusterConfig:
-    """The config that ``text`` would describe as ``config/env/<name>.env``; raises as ``load`` does."""
-    return _config(text.encode(), [], name, root, f"config/env/{name}.env")
+def parse(text: str, name: str, root: Path, lock: str | None = None) -> model.ClusterConfig:
+    """The config that ``text`` would describe as ``config/env/<name>.env``; raises as ``load`` does.
+
+    ``lock`` is the text of ``config/lock/<name>.yaml``; None: there is none.
+    """
+    return _config(text.encode(), None if lock is None else lock.encode(), [], name, root, f"config/env/{name}.env")
 
 
-def _config(data: bytes, problems: list[Problem], name: str, root: Path, shown: str) -> model.ClusterConfig:
+def wanted(path: Path, root: Path) -> dict[str, str]:
+    """What the env file at ``path`` wants to have locked, by key, whatever is locked and whatever else it lacks.
+
+    A key that says nothing is left out. Raises ConfigError when the file cannot be read, or one of these keys.
+    """
+    shown, table = place.shown(path, root), keys.known()
+    data, problems = envfile.read(path)
+    if data is None:
+        raise _refusal(shown, path.stem, problems)
+    seen, wrong = values.read(envfile.parse(data), path.stem, table)
+    wrong += [*rules.flux_release(seen), *rules.moving_image(seen)]
+    problems += [problem for problem in wrong if problem.text.split(":")[0] in LOCKED_BY]
+    if problems:
+        raise _refusal(shown, path.stem, problems)
+    return {key: seen.texts[key] for key in LOCKED_BY if key in seen.given or (key != "IMAGE_URL" and seen.texts[key])}
+
+
+def _config(
+    data: bytes, lock: bytes | None, problems: list[Problem], name: str, root: Path, shown: str
+) -> model.ClusterConfig:
     table = keys.known()
     seen, wrong = values.read(envfile.parse(data), name, table)
-    problems = [*problems, *wrong, *rules.all_of(seen, table)]
+    problems = [*problems, *wrong]
+    if lock is not None:
+        locks, more = lockfile.parse(lock, lockfile.shown(name))
+        seen, differing = locked.apply(seen, locks, table)
+        problems += more or differing
+    where = lockfile.shown(name)
+    damaged = any(problem.text.startswith(where) for problem in problems)
+    # What a damaged lock file holds nobody can tell, so nothing is missing for want of it.
+    problems += [problem for problem in rules.all_of(seen, table) if not (damaged and where in problem.text)]
     if problems:
         raise _refusal(shown, name, problems)
     return _build(seen, table, root)
@@ -59,13 +103,15 @@ def _refusal(shown: str, name: str, problems: Sequence[Problem]) -> errors.Confi
 
 
 def _fix(shown: str, name: str, problems: Sequence[Problem]) -> str:
-    texts = [problem.text for problem in problems if problem.line == envfile.FILE]
+    texts = [problem.text for problem in problems if problem.line == files.FILE]
     if any("No such file" in text for text in texts) and re.fullmatch(r"[a-z][a-z0-9-]*", name):
         return f"run `fo init {name}`, which writes it"
     if any(text.startswith("belongs to uid") for text in texts):
         return f"make the file your own: chown it to the user that runs fo, then chmod 600 {shown}"
     if any(text.startswith("has mode") for text in texts):
         return f"chmod 600 {shown}" + (", and correct the rest" if problems[1:] else "")
+    if all(problem.text.startswith(lockfile.shown(name)) for problem in problems):
+        return f"restore {lockfile.shown(name)} from Git, or run `fo lock update -c {name}`, which writes it anew"
     return "correct the file; docs/reference/config.md explains every key"
 
 
@@ -77,9 +123,9 @@ def _build(v: Values, table: keys.Table, root: Path) -> model.ClusterConfig:
         domain=v["DOMAIN"],
         timezone=v["TIMEZONE"],
         proxmox=_proxmox(v),
-        image=model.Image(v["IMAGE_URL"], v["IMAGE_SHA256"], v["IMAGE_SHA512"]),
+        image=model.Image(v["IMAGE_URL"], v["IMAGE_SHA256"], v["IMAGE_SHA512"], v["IMAGE_TEMPLATE"]),
         network=model.Network(v["SUBNET"], v["GATEWAY"], v["DNS_SERVERS"], v["VIP"]),
-        ssh=model.Ssh(v["SSH_USER"], v["SSH_PORT"], _secret(v["SSH_PRIVATE_KEY"]), _secret(v["HOST_KEY_SEED"])),
+        ssh=_ssh(v),
         k3s=_k3s(v),
         flux=model.Flux(v["FLUX_VERSION"], v["FLUX_INSTALL_URL"], v["FLUX_INSTALL_SHA256"]),
         git=_git(v),
@@ -90,6 +136,8 @@ def _build(v: Values, table: keys.Table, root: Path) -> model.ClusterConfig:
         sops_age_key=_optional(v["SOPS_AGE_KEY"]),
         evidence_key=_secret(v["EVIDENCE_KEY"]),
         lab=model.Lab(root / ".lab" / name, v["LAB_WEB_URL"].rstrip("/")) if v["LAB"] else None,
+        shape=_shape(v),
+        backup=_backup(v),
     )
 
 
@@ -106,7 +154,39 @@ def _proxmox(v: Values) -> model.Proxmox:
         bridge=v["BRIDGE"],
         vlan=v["VLAN"],
         imports=v["STORAGE_PARALLEL"],
+        vmid_first=v["VMID_FIRST"],
+        vmid_last=machines.last_vmid(v),
+        high_availability=v["HIGH_AVAILABILITY"],
+        seed=v["SEED"],
     )
+
+
+def _ssh(v: Values) -> model.Ssh:
+    return model.Ssh(
+        user=v["SSH_USER"],
+        port=v["SSH_PORT"],
+        private_key=_secret(v["SSH_PRIVATE_KEY"]),
+        host_key_seed=_secret(v["HOST_KEY_SEED"]),
+        trust=v["SSH_TRUST"],
+    )
+
+
+def _shape(v: Values) -> model.Shape:
+    return model.Shape(
+        cpu=v["CPU_TYPE"],
+        uefi=v["UEFI"],
+        firewall=v["FIREWALL"],
+        onboot=v["ONBOOT"],
+        startup=v["STARTUP_ORDER"],
+        watchdog=v["WATCHDOG"],
+        tags=v["MACHINE_TAGS"],
+    )
+
+
+def _backup(v: Values) -> model.Backup | None:
+    if not v["VM_BACKUP_STORAGE"]:
+        return None
+    return model.Backup(v["VM_BACKUP_STORAGE"], v["VM_BACKUP_SCHEDULE"], v["VM_BACKUP_KEEP"])
 
 
 def _k3s(v: Values) -> model.K3s:

@@ -14,6 +14,9 @@ _HIGHEST = 0xFFFFFFFF
 WORKER_VMID_OFFSET = 10
 """Above the first controller's VMID, so that no number moves when controllers are added."""
 
+VMIDS = 200
+"""How many VMIDs are fo's where VMID_LAST is not given: room for all machines to move on once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -30,6 +33,10 @@ class Draft:
     vmid: int | None
     vmid_key: str
 
+    @property
+    def vmid_pinned(self) -> bool:
+        return self.vmid_key.startswith("NODE_")
+
 
 def drafts(values: Values) -> list[Draft]:
     """Controllers first; none at all while their counts are wrong."""
@@ -39,6 +46,12 @@ def drafts(values: Values) -> list[Draft]:
         *_drafts(values, Role.CONTROLLER, values["CONTROLLERS"]),
         *_drafts(values, Role.WORKER, values["WORKERS"]),
     ]
+
+
+def last_vmid(values: Values) -> int:
+    """The last VMID that fo may take; VMID_FIRST and VMID_LAST must be right."""
+    last: int | None = values["VMID_LAST"]
+    return values["VMID_FIRST"] + VMIDS - 1 if last is None else last
 
 
 def nodes(values: Values) -> tuple[Node, ...]:
@@ -74,17 +87,22 @@ def _drafts(values: Values, role: Role, count: int) -> Iterator[Draft]:
 def _node(values: Values, draft: Draft) -> Node:
     assert draft.address is not None  # noqa: S101 - rules.all_of has refused values that leave it open
     assert draft.vmid is not None  # noqa: S101 - the same
-    hypervisors: tuple[str, ...] = values["PROXMOX_NODES"]
     own = {field: values.get(f"NODE_{draft.label}_{field}") for field in keys.NODE_FIELDS}
-    role = draft.role.name
+    for field in ("CORES", "MEMORY_MIB", "DISK_GIB", "DATA_DISK_GIB"):
+        if own[field] is None:
+            own[field] = values[f"{draft.role.name}_{field}"]
     return Node(
         name=draft.name,
         role=draft.role,
         vmid=draft.vmid,
         address=IPv4Address(draft.address),
-        hypervisor=own["PROXMOX_NODE"] or hypervisors[(draft.number - 1) % len(hypervisors)],
-        cores=own["CORES"] or values[f"{role}_CORES"],
-        memory_mib=own["MEMORY_MIB"] or values[f"{role}_MEMORY_MIB"],
-        disk_gib=own["DISK_GIB"] or values[f"{role}_DISK_GIB"],
+        hypervisor=own["PROXMOX_NODE"] or "",
+        cores=own["CORES"],
+        memory_mib=own["MEMORY_MIB"],
+        disk_gib=own["DISK_GIB"],
         identity=identity(values.stem, draft.name),
+        vmid_pinned=draft.vmid_pinned,
+        data_disk_gib=own["DATA_DISK_GIB"],
+        pci=own["PCI"] or (),
+        usb=own["USB"] or (),
     )

@@ -32,14 +32,23 @@ class Node:
     """DNS label, ``<cluster>-c1`` or ``<cluster>-w12``; hostname, VM name and Kubernetes node name at once."""
     role: Role
     vmid: int
+    """The VMID it gets when that one is free; the one it must get where ``vmid_pinned``."""
     address: IPv4Address
     hypervisor: str
-    """Name of the Proxmox node it lives on."""
+    """Name of the Proxmox node it is pinned to. Empty: it is placed by what the nodes have free."""
     cores: int
     memory_mib: int
     disk_gib: int
     identity: uuid.UUID
-    """UUIDv5 of cluster and name: SMBIOS UUID, tag and description of the VM, systemUUID of the kubelet."""
+    """UUIDv5 of cluster and name: SMBIOS UUID and description of the VM, systemUUID of the kubelet."""
+    vmid_pinned: bool = False
+    """Whether the operator chose the VMID for this very machine."""
+    data_disk_gib: int = 0
+    """Size of a second disk for K3s' data (/var/lib/rancher); 0: there is none."""
+    pci: tuple[str, ...] = ()
+    """Names of PCI resource mappings passed through to it (a GPU, say)."""
+    usb: tuple[str, ...] = ()
+    """Names of USB resource mappings passed through to it."""
 
 
 def identity(cluster: str, name: str) -> uuid.UUID:
@@ -67,6 +76,13 @@ class Proxmox:
     vlan: int | None
     imports: int = 3
     """How many disks are imported at once."""
+    vmid_first: int = 9000
+    vmid_last: int = 9199
+    """VMIDs that fo may take, both ends included. A machine whose own is taken moves on to a free one of these."""
+    high_availability: bool = False
+    """Whether the machines become HA resources, controllers on different hypervisors."""
+    seed: str = "iso"
+    """``iso``: a NoCloud ISO that fo uploads. ``drive``: Proxmox's own cloud-init drive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,8 @@ class Image:
     """64 lower-case hex digits; empty when the publisher gives SHA-512, as Debian does."""
     sha512: str = ""
     """128 lower-case hex digits; exactly one of the two digests is set."""
+    template: str = ""
+    """Name of a VM template that machines are cloned from instead, as Proxmox below 8.4 needs. Empty: the image."""
 
     @property
     def algorithm(self) -> str:
@@ -116,6 +134,38 @@ class Ssh:
     """OpenSSH private key (PEM text), ed25519."""
     host_key_seed: SecretStr
     """64 hex digits; the ed25519 host key of node N is derived from it (HKDF-SHA256, info = node name)."""
+    trust: str = "seed"
+    """How a host key is known before the first connection. ``seed``: fo made it and the seed carries it. ``agent``:
+    read through the guest agent. ``first-use``: whatever the host shows at first, recorded and printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The hardware that all machines have in common."""
+
+    cpu: str = "x86-64-v2-AES"
+    """Proxmox CPU type."""
+    uefi: bool = False
+    firewall: bool = False
+    """Whether Proxmox' firewall guards the machines, open only for what K3s needs."""
+    onboot: bool = True
+    startup: str = ""
+    """Proxmox' startup order (``order=2,up=30``); empty: none, as setting it needs Sys.Modify on /."""
+    watchdog: bool = False
+    tags: tuple[str, ...] = ()
+    """Further tags, for the operator's own filters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """The vzdump job of the cluster's machines."""
+
+    storage: str
+    """Storage with content ``backup``; a Proxmox Backup Server where that is one."""
+    schedule: str = "02:30"
+    """Proxmox calendar event."""
+    keep: str = "keep-daily=7,keep-weekly=4"
+    """Proxmox ``prune-backups``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +250,9 @@ class ClusterConfig:
     evidence_key: SecretStr
     """64 hex digits, seed of the ed25519 key that signs evidence."""
     lab: Lab | None
+    shape: Shape = Shape()
+    backup: Backup | None = None
+    """None: the operator backs up the machines himself, or not at all."""
 
     @property
     def controllers(self) -> tuple[Node, ...]:

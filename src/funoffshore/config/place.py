@@ -27,6 +27,11 @@ def env_file(root: Path, name: str) -> Path:
     return root / "config" / "env" / f"{name}.env"
 
 
+def lock_file(root: Path, name: str) -> Path:
+    """Where cluster ``name`` has its lock file. Raises ConfigError when ``name`` cannot be a cluster's."""
+    return root / "config" / "lock" / env_file(root, name).with_suffix(".yaml").name
+
+
 def clusters(root: Path) -> list[str]:
     """Names of the clusters that have an env file, sorted; whether the files can be read is not looked at."""
     found = (path.stem for path in (root / "config" / "env").glob("*.env"))

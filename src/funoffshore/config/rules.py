@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from funoffshore.config import keys, kinds, machines
-from funoffshore.config.envfile import Problem
+from funoffshore.config import keys, kinds, lockfile, machines, pins
+from funoffshore.config.files import Problem
 from funoffshore.config.model import Role
 from funoffshore.config.values import Values
 
 _URLS = ("PROXMOX_URL", "IMAGE_URL", "K3S_DOWNLOAD_URL", "FLUX_INSTALL_URL", "GIT_URL")
 _POD_PREFIX = 24
 """Prefix length of the part of CLUSTER_CIDR that each machine gets (kube-controller-manager, node-cidr-mask-size)."""
+
+_HA_NODES = 3
+"""Proxmox nodes without which the loss of one is the loss of the majority."""
 
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
@@ -124,6 +127,37 @@ def _vmids(values: Values) -> Iterator[Problem]:
             seen[draft.vmid] = (draft.vmid_key, draft.name)
 
 
+def _vmid_range(values: Values) -> Iterator[Problem]:
+    """It holds the first choice of every machine whose VMID is not its operator's own."""
+    if not values.has("VMID_FIRST", "VMID_LAST"):
+        return
+    last = machines.last_vmid(values)
+    if last < values["VMID_FIRST"]:
+        yield values.problem("VMID_LAST", f"{last} is less than VMID_FIRST, {values['VMID_FIRST']}")
+        return
+    wanted = [(d.vmid, d.name) for d in machines.drafts(values) if d.vmid is not None and not d.vmid_pinned]
+    beyond = [(vmid, name) for vmid, name in wanted if vmid > last]
+    if beyond:
+        vmid, name = max(beyond)
+        yield values.problem("VMID_LAST", f"is {last}, and {name} would have {vmid}; give at least that")
+
+
+def _high_availability(values: Values) -> Iterator[Problem]:
+    if not values.get("HIGH_AVAILABILITY") or not values.has("PROXMOX_NODES", "CONTROLLERS"):
+        return
+    count, needed = len(values["PROXMOX_NODES"]), max(_HA_NODES, values["CONTROLLERS"])
+    if count < needed:
+        why = "a vote needs 3" if needed == _HA_NODES else "no two controllers may share one"
+        yield values.problem("HIGH_AVAILABILITY", f"needs {needed} PROXMOX_NODES, as {why}; there are {count}")
+
+
+def _host_keys(values: Values) -> Iterator[Problem]:
+    """A host key that fo makes reaches the machine only in an ISO of fo's own."""
+    if values.has("SEED", "SSH_TRUST") and values["SEED"] == "drive" and values["SSH_TRUST"] == "seed":
+        text = "is seed, and Proxmox' own drive (SEED=drive) carries no host key; give agent, or first-use"
+        yield values.problem("SSH_TRUST", text)
+
+
 def _overrides(values: Values) -> Iterator[Problem]:
     """Settings of single machines: the machine exists, and the value fits its role."""
     labels = {draft.label: draft for draft in machines.drafts(values)}
@@ -143,15 +177,35 @@ def _overrides(values: Values) -> Iterator[Problem]:
 
 
 def _image(values: Values) -> Iterator[Problem]:
-    if not values.has("IMAGE_SHA256", "IMAGE_SHA512"):
+    if not values.has("IMAGE_URL", "IMAGE_SHA256", "IMAGE_SHA512"):
         return
-    if not values["IMAGE_SHA256"] and not values["IMAGE_SHA512"]:
-        yield values.problem("IMAGE_SHA512", "is required and missing, unless IMAGE_SHA256 is given")
+    if not values.get("IMAGE_TEMPLATE"):
+        if not values["IMAGE_URL"]:
+            yield values.problem("IMAGE_URL", f"is empty, and there is no {lockfile.shown(values.stem)} that names one")
+        if not values["IMAGE_SHA256"] and not values["IMAGE_SHA512"]:
+            yield values.problem("IMAGE_SHA512", _unlocked(values, "give it or IMAGE_SHA256 here"))
     if values["IMAGE_SHA256"] and values["IMAGE_SHA512"]:
         yield values.problem("IMAGE_SHA512", "is given beside IMAGE_SHA256; give only one of them")
 
 
-def _flux_release(values: Values) -> Iterator[Problem]:
+def moving_image(values: Values) -> Iterator[Problem]:
+    if values.has("IMAGE_URL") and pins.is_moving(values["IMAGE_URL"]):
+        text = "leads to another image after each release; give a dated one, or leave it empty and run `fo lock update`"
+        yield values.problem("IMAGE_URL", text)
+
+
+def _pins(values: Values) -> Iterator[Problem]:
+    for key in ("K3S_SHA256", "FLUX_INSTALL_SHA256"):
+        if values.has(key) and not values[key]:
+            yield values.problem(key, _unlocked(values, "give it here"))
+
+
+def _unlocked(values: Values, otherwise: str) -> str:
+    update = f"run `fo lock update -c {values.stem}`, which writes {lockfile.shown(values.stem)}"
+    return f"is required and missing: {update}, or {otherwise}"
+
+
+def flux_release(values: Values) -> Iterator[Problem]:
     """A version raised in one key and forgotten in the other would install the old one."""
     if values.has("FLUX_VERSION", "FLUX_INSTALL_URL"):
         found = re.search(r"/(v2\.[0-9]+\.[0-9]+)/", values["FLUX_INSTALL_URL"])
@@ -228,9 +282,14 @@ RULES: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _workers,
     _networks,
     _vmids,
+    _vmid_range,
+    _high_availability,
+    _host_keys,
     _overrides,
     _image,
-    _flux_release,
+    moving_image,
+    flux_release,
+    _pins,
     _tokens,
     _git,
     _lab,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from funoffshore.config import envfile, keys
-from funoffshore.config.envfile import Problem
+from funoffshore.config import envfile, keys, proxmox
+from funoffshore.config.files import Problem
 from funoffshore.config.sections import Key
 
 _ECHO_AT_MOST = 20
 """Characters, enough for a network. Longer texts may be a secret that was pasted beside the wrong key."""
 _GUESSES_AT_MOST = 20
 """Looking for similar names takes a while, and a hostile file has thousands of unknown ones."""
+
+_PASSWORD_LOGIN = re.compile(r"(?:PROXMOX|PVE|PM)_(?:[A-Z]+_)?(?:USER|USERNAME|PASS|PASSWORD|TICKET|OTP)")
+"""Keys of other tools, by which a password would come in."""
 
 
 @dataclass(frozen=True)
@@ -104,5 +108,7 @@ def _similar(name: str, table: keys.Table) -> str:
 
     if name.startswith("NODE_"):
         return f"; for one machine: NODE_C1_ or NODE_W1_ with {', '.join(keys.NODE_FIELDS)}"
+    if _PASSWORD_LOGIN.fullmatch(name):
+        return f"; fo logs in with an API token alone (PROXMOX_TOKEN_ID, PROXMOX_TOKEN_SECRET): {proxmox.ONLY_TOKENS}"
     found = difflib.get_close_matches(name, table.keys, n=1, cutoff=0.75)
     return f"; did you mean {found[0]}?" if found else ""

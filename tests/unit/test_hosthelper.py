@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from funoffshore.world import hosthelper
+from funoffshore.world import hostdisks, hosthelper
 from funoffshore.world.ssh import hosts
 
 ME = f"{os.getuid()}:{os.getgid()}"
@@ -36,6 +36,17 @@ def test_it_parses_as_python_3_9_and_imports_only_the_standard_library() -> None
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_its_two_parts_do_not_stand_in_each_others_way() -> None:
+    named = []
+    for module in (hosthelper, hostdisks):
+        tree = ast.parse(Path(str(module.__file__)).read_text())
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        found = {node.name for node in tree.body if isinstance(node, kinds)}
+        found |= {str(ast.unparse(node.targets[0])) for node in tree.body if isinstance(node, ast.Assign)}
+        named.append(found)
+    assert named[0] & named[1] == set()
 
 
 def test_writing(tmp_path: Path) -> None:
@@ -104,6 +115,15 @@ def test_facts_of_this_very_machine() -> None:
     assert read["commands"]["rm -rf"]["state"] == "unreadable"
 
 
+def test_disks_are_asked_for_by_folder() -> None:
+    answer = ask({"read": {"file_systems": ["/proc", "/nowhere"]}, "grow": [{"path": "/nowhere"}, {"path": "/proc"}]})
+    assert answer["read"]["file_systems"]["/nowhere"] == {"state": "absent"}
+    assert answer["read"]["file_systems"]["/proc"]["device"] == ""
+    first, second = answer["changes"]["grow"]
+    assert (first["result"], first["kind"], first["on"]) == ("failed", "disk", "/nowhere")
+    assert second["result"] == "skipped"
+
+
 @pytest.mark.parametrize(
     "item",
     [{}, {"path": "/nowhere/x"}, {"path": 5, "content": ""}, {"path": "/x", "content": "", "owner": "nobody-here:x"}],
@@ -114,7 +134,7 @@ def test_a_request_that_makes_no_sense_is_an_answer_too(item: dict[str, Any]) ->
 
 def test_units_without_systemd_are_unreadable_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    units = hosthelper.read({"units": [{"name": "a.service"}, {"name": "b.service"}]})["units"]
+    units = hosthelper.read({"units": [{"name": "a.service"}, {"name": "b.service"}]}, {})["units"]
     assert {name: unit["state"] for name, unit in units.items()} == {
         "a.service": "unreadable",
         "b.service": "unreadable",

@@ -45,6 +45,12 @@ REPLY: dict[str, Any] = {
             "cloud-init": {"state": "present", "code": 0, "out": "{\"status\": \"done\", \"errors\": []}"},
         },
         "space": {"/": {"state": "present", "bytes": 5, "inodes": 6}},
+        "file_systems": {
+            "/": {"state": "present", "type": "ext4", "bytes": 20 << 30, "device": "sda1", "device_bytes": 20 << 30,
+                  "disk": "sda", "disk_bytes": 40 << 30, "partition": 1, "tail": 19 << 30, "ids": []},
+            "/var/lib/rancher": {"state": "absent"},
+            "/x": {"result": "failed", "state": "unreadable", "kind": "disk", "error": "no"},
+        },
     },
 }  # fmt: skip
 
@@ -75,6 +81,25 @@ def test_a_whole_reply() -> None:
     assert facts.unit("k3s-agent.service") == Absent()
     assert facts.unit("x.service") == Unreadable("no systemd")
     assert facts.space["/"] == Present(ssh.Space(5, 6))
+    assert facts.file_systems == {
+        "/": Present(ssh.FileSystem("ext4", 20 << 30, "sda1", 20 << 30, "sda", 40 << 30, 19 << 30)),
+        "/var/lib/rancher": Absent(),
+        "/x": Unreadable("no"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "device", "tail", "unused"),
+    [
+        (20 << 30, 20 << 30, 0, 0),
+        ((20 << 30) - (2 << 20), 20 << 30, 1 << 20, 0),  # alignment, and a last group that is too small
+        (20 << 30, 20 << 30, 20 << 30, 20 << 30),
+        (10 << 30, 20 << 30, 0, 10 << 30),
+        (0, 20 << 30, 20 << 30, 0),  # of a kind whose size nobody can tell
+    ],
+)
+def test_what_a_file_system_leaves_of_its_disk(size: int, device: int, tail: int, unused: int) -> None:
+    assert ssh.FileSystem("ext4", size, "sda1", device, "sda", 40 << 30, tail).unused == unused
 
 
 @pytest.mark.parametrize(

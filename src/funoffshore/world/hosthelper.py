@@ -1,8 +1,8 @@
 """The program that runs on a host. ``fo`` sends this text on stdin to ``sudo -n python3 -`` with a request behind it.
 
 Python 3.9, standard library only, nothing left behind but a cache of digests. Answers with one JSON document on
-stdout. Changes come first and in this order: write, download, remove, units; the first one that fails ends them
-(the rest are ``skipped``), and reading still happens. Says nothing that was not asked for, and no traceback.
+stdout. Changes come first and in this order: write, download, remove, units, prepare, grow; the first one that fails
+ends them (the rest are ``skipped``), and reading still happens. Says nothing that was not asked for, no traceback.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ BIG = 1 << 20  # bytes; bigger files are not read twice for their digest, and ne
 K3S = "/usr/local/bin/k3s"
 UNIT_PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,NRestarts"
 ACTIONS = ("enable", "disable", "start", "stop", "restart")
+Disks = dict[str, Callable[[Any], dict[str, Any]]]
 
 
 class Refusal(Exception):
@@ -287,7 +288,7 @@ def slurp(path: str) -> str:
 
 
 def table_of(path: str, separator: str) -> dict[str, str]:
-    pairs = [line.split(separator, 1) for line in slurp(path).splitlines() if separator in line]
+    pairs = (line.split(separator, 1) for line in slurp(path).splitlines() if separator in line)
     return {key.strip(): value.strip().strip('"') for key, value in pairs}
 
 
@@ -359,7 +360,7 @@ def name_of(argument: Any) -> str:
     return str(argument.get("path") or argument.get("name")) if isinstance(argument, dict) else str(argument)
 
 
-def change(request: dict[str, Any]) -> dict[str, Any]:
+def change(request: dict[str, Any], disks: Disks) -> dict[str, Any]:
     """Every asked change with its outcome; after the first failure nothing more is touched."""
     work: list[tuple[str, Callable[[Any], dict[str, Any]], Any]]
     work = [("write", write, item) for item in request.get("write", ())]
@@ -368,6 +369,7 @@ def change(request: dict[str, Any]) -> dict[str, Any]:
     if request.get("units") or request.get("reload"):
         work.append(("reload", systemctl, "daemon-reload"))
     work += [("units", change_unit, item) for item in request.get("units", ())]
+    work += [(name, disks[name], item) for name in ("prepare", "grow") for item in request.get(name, ())]
     answer: dict[str, Any] = {}
     failed = False
     for name, operation, argument in work:
@@ -377,24 +379,22 @@ def change(request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def read(request: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"files": {}, "commands": {}, "space": {}, "facts": attempt(lambda _: facts(), "facts")}
-    for item in request.get("files", ()):
-        answer["files"][item["path"]] = attempt(read_file, item)
-    for name in request.get("commands", ()):
-        answer["commands"][name] = attempt(run_command, name)
-    for path in request.get("space", ()):
-        answer["space"][path] = attempt(space, path)
+def read(request: dict[str, Any], disks: Disks) -> dict[str, Any]:
+    answer: dict[str, Any] = {"facts": attempt(lambda _: facts(), "facts")}
+    answer["files"] = {item["path"]: attempt(read_file, item) for item in request.get("files", ())}
+    answer["commands"] = {name: attempt(run_command, name) for name in request.get("commands", ())}
+    answer["space"] = {path: attempt(space, path) for path in request.get("space", ())}
+    answer["file_systems"] = {path: disks["file_systems"](path) for path in request.get("file_systems", ())}
     if request.get("units"):
         units = attempt(read_units, request["units"])
         answer["units"] = {item["name"]: units for item in request["units"]} if "error" in units else units
     return answer
 
 
-def main(encoded: str) -> None:
-    """``encoded`` is the request, JSON in base64."""
+def main(encoded: str, disks: Disks) -> None:
+    """``encoded`` is the request, JSON in base64; ``disks`` what ``hostdisks.py`` offers."""
     request = json.loads(base64.b64decode(encoded))
-    answer: dict[str, Any] = {"helper": VERSION, "changes": change(request)}
+    answer: dict[str, Any] = {"helper": VERSION, "changes": change(request, disks)}
     if "read" in request:
-        answer["read"] = read(request["read"])
+        answer["read"] = read(request["read"], disks)
     sys.stdout.write(json.dumps(answer) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from funoffshore.clock import Clock
 from funoffshore.config import ClusterConfig
-from funoffshore.world import download, git, kube, proxmox, ssh
+from funoffshore.world import download, git, kube, proxmox, reach, ssh
 from funoffshore.world.routes import Routes
 
 
@@ -21,6 +21,7 @@ class World:
     kube: kube.Kube
     repo: git.Repo
     downloads: download.Downloads
+    reach: reach.Reach
 
     def close(self) -> None:
         """Drops every connection."""
@@ -37,4 +38,5 @@ def open_world(config: ClusterConfig, clock: Clock, cache: Path) -> World:
         kube=kube.Kube(config.kubeconfig, routes, clock),
         repo=git.Repo(config, routes),
         downloads=download.Downloads(cache, routes),
+        reach=reach.of(config),
     )

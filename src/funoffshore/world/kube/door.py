@@ -175,6 +175,20 @@ class Kube:
         if not _is_absent(answer):
             self._good(answer, f"{kind} {namespace}/{name}".replace(" /", " "))
 
+    def evict(self, namespace: str, name: str) -> str:
+        """Asks a pod to go, as its PodDisruptionBudgets allow. Empty when it goes or is gone; else why it stays yet.
+
+        Raises as ``apply``.
+        """
+        path = self._need("v1/Pod").path(namespace, name) + "/eviction"
+        meta = {"name": name, "namespace": namespace}
+        answer = self._call("POST", path, {}, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta})
+        if answer.status == 429:
+            return _message(answer) or "a PodDisruptionBudget allows no disruption now"
+        if not _is_absent(answer):
+            self._good(answer, f"the eviction of {namespace}/{name}")
+        return ""
+
     # Below
 
     def _need(self, kind: str) -> Any:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import proxmoxer
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from funoffshore import errors
 from funoffshore.clock import Clock
 from funoffshore.config import model
-from funoffshore.world.proxmox import shapes
+from funoffshore.world.proxmox import answers, refusals, requirements, shapes
 from funoffshore.world.routes import Routes
 
 T = TypeVar("T")
@@ -26,9 +29,11 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 35.0
 """Seconds; pveproxy itself gives up on a busy pvedaemon after 30 s with 596 (pve-http-server AnyEvent.pm)."""
 READ_ATTEMPTS = 3
-_GATEWAY = frozenset({595, 596, 597, 598, 599, 502, 503, 504})
+LOCK_PAUSES = (2.0, 4.0, 8.0, 12.0)
+LOCK_PATIENCE = 60.0
+"""Seconds after which a write that Proxmox had no lock for is not sent again; each attempt waits 10 s there."""
 
-for _name in ("proxmoxer.core", "proxmoxer.backends.https"):
+for _name in ("proxmoxer", "proxmoxer.core", "proxmoxer.backends", "proxmoxer.backends.https"):
     # proxmoxer logs request bodies at INFO and answers at DEBUG.
     logging.getLogger(_name).disabled = True
 
@@ -44,6 +49,22 @@ class _PinnedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **(kwargs | self._pinned))
 
 
+class _NamedBytes(io.BytesIO):
+    """Bytes that proxmoxer sends as a file of that name."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        super().__init__(content)
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to be uploaded."""
+
+    name: str
+    content: bytes
+
+
 def _context() -> ssl.SSLContext:
     """TLS without a list of CAs: the pin decides alone, and reading the list costs more than a handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -57,53 +78,96 @@ class Door:
     """Sends single calls. Every thread has its own connection, as requests' sessions cannot be shared."""
 
     def __init__(self, config: model.Proxmox, routes: Routes, clock: Clock) -> None:
+        self.url = config.url
         self._config = config
         self._routes = routes
         self._clock = clock
         self._context = _context()
         self._local = threading.local()
+        self._release: shapes.Version | None = None
+        self._asking = threading.Lock()
+        self._counting = threading.Lock()
+        self.calls = 0
+        """Requests sent so far, repeated ones included."""
         parts = urlsplit(config.url)
         self._host, self._port = parts.hostname or "", parts.port or 8006
 
-    def read(self, parse: Callable[[Any], T], path: str, /, **params: Any) -> T:
-        """What ``parse`` makes of the answer. Raises RefusedError, too, for an answer that it cannot read."""
-        answer = self.get(path, **params)
-        try:
-            return parse(answer)
-        except shapes.MALFORMED as why:
-            raise errors.RefusedError(
-                f"{self._config.url} answered GET {path} with something unexpected: {type(why).__name__} {why}"
-            ) from None
+    def version(self) -> shapes.Version:
+        """The release of the API server; requests are checked against its table from now on."""
+        self._release = self.read(answers.parse_version, "/version")
+        return self._release
 
-    def get(self, path: str, /, **params: Any) -> Any:
-        """The answer's data. Asks again, a few times, when nobody answers. Raises what ``_foreign`` lists."""
+    def known_version(self) -> shapes.Version:
+        """As ``version``, but asks only once."""
+        with self._asking:
+            return self._release or self.version()
+
+    def read(self, parse: Callable[[Any], T], path: str, /, **params: Any) -> T:
+        """What ``parse`` makes of the answer. Asks again, a few times, when nobody answers.
+
+        Raises what ``_foreign`` lists; RefusedError, too, for an answer that ``parse`` cannot read.
+        """
         for attempt in range(1, READ_ATTEMPTS):
             try:
-                return self._call("GET", path, params)
+                return self.read_once(parse, path, **params)
             except errors.UnreachableError:
                 self._clock.sleep(attempt)
-        return self._call("GET", path, params)
+        return self.read_once(parse, path, **params)
+
+    def read_once(self, parse: Callable[[Any], T], path: str, /, **params: Any) -> T:
+        """As ``read``, for somebody who asks again anyhow."""
+        self._check("GET", path, params)
+        answer = self._call("GET", path, params)
+        try:
+            return parse(answer)
+        except answers.MALFORMED as why:
+            raise errors.RefusedError(
+                f"{self.url} answered GET {path} with something unexpected: {_shorten(f'{type(why).__name__} {why}')}"
+            ) from None
 
     def post(self, path: str, data: Mapping[str, Any]) -> Any:
         """Sent once: after UnreachableError the outcome is unknown and has to be looked up."""
-        return self._call("POST", path, data)
+        return self._write("POST", path, data)
 
     def put(self, path: str, data: Mapping[str, Any]) -> Any:
         """Sent once: after UnreachableError the outcome is unknown and has to be looked up."""
-        return self._call("PUT", path, data)
+        return self._write("PUT", path, data)
 
     def delete(self, path: str, /, **params: Any) -> Any:
         """Sent once. Parameters travel in the query, as a body is answered with 501."""
-        return self._call("DELETE", path, params)
+        return self._write("DELETE", path, params)
+
+    def _write(self, method: str, path: str, data: Mapping[str, Any]) -> Any:
+        """One write. It is sent again only while Proxmox has not got the lock that it needs, and so did nothing."""
+        self.known_version()
+        self._check(method, path, data)
+        begun = self._clock.monotonic()
+        for pause in LOCK_PAUSES:
+            try:
+                return self._call(method, path, data)
+            except errors.RefusedError as why:
+                if not refusals.is_unchanged(why) or self._clock.monotonic() + pause - begun > LOCK_PATIENCE:
+                    raise
+            self._clock.sleep(pause)
+        return self._call(method, path, data)
+
+    def _check(self, method: str, path: str, data: Mapping[str, Any]) -> None:
+        """Refuses what the connected release would refuse, before it is sent."""
+        if self._release is None:
+            return
+        wire = {name: value.name if isinstance(value, File) else _on_the_wire(value) for name, value in data.items()}
+        requirements.check(self._release, method, path, {k: v for k, v in wire.items() if v is not None})
 
     def _call(self, method: str, path: str, data: Mapping[str, Any]) -> Any:
         wire = {name: _on_the_wire(value) for name, value in data.items()}
+        with self._counting:
+            self.calls += 1
         with self._foreign(method, path):
             call: Callable[..., Any] = getattr(self._client()(path.strip("/")), method.lower())
             answer = call(**wire)
         if isinstance(answer, dict) and isinstance(answer.get("errors"), bytes):
             raise errors.RefusedError(
-                f"{self._config.url} answered {method} {path} with something that is not the Proxmox API's JSON",
+                f"{self.url} answered {method} {path} with something that is not the Proxmox API's JSON",
                 fix="Check PROXMOX_URL: it must be the address of Proxmox itself, not of a proxy's login page.",
             )
         return answer
@@ -130,94 +194,75 @@ class Door:
         )
         session: requests.Session = client._store["session"]
         session.trust_env = False
-        session.adapters.clear()  # without an adapter for http:// no redirect can carry the token off TLS
+        session.hooks["response"] = [_inspect]
+        session.adapters.clear()  # without an adapter for http:// nothing can carry the token off TLS
         session.mount("https://", _PinnedAdapter(self._config.fingerprint, self._context))
         return client
 
     @contextmanager
     def _foreign(self, method: str, path: str) -> Iterator[None]:
         """Raises TrustError, UnreachableError, PreflightError (401, 403) or RefusedError instead of theirs."""
+        asked = refusals.Context(self.url, self._config.token_id, method, path)
         try:
             yield
-        except proxmoxer.ResourceException as why:
-            raise self._refusal(method, path, why) from None
+        except refusals.AnswerError as why:
+            raise refusals.refusal(asked, why) from None
         except requests.exceptions.SSLError as why:
-            raise self._distrust(str(why)) from None
+            raise self._distrust(asked, str(why)) from None
+        except requests.exceptions.ConnectTimeout:
+            raise refusals.silence(asked, f"no connection within {CONNECT_TIMEOUT:.0f} s") from None
         except requests.exceptions.Timeout:
-            raise self._silence(method, path, f"no answer within {READ_TIMEOUT:.0f} s") from None
-        except (requests.exceptions.TooManyRedirects, requests.exceptions.InvalidSchema):
-            raise self._silence(method, path, "it redirects elsewhere, which Proxmox never does") from None
-        except (requests.exceptions.RequestException, OSError) as why:
-            raise self._silence(method, path, _reason(why)) from None
-        except (KeyError, TypeError, ValueError):
-            raise errors.RefusedError(
-                f"{self._config.url} answered {method} {path} with JSON that has no data"
-            ) from None
+            raise refusals.silence(asked, f"no answer within {READ_TIMEOUT:.0f} s") from None
+        except requests.exceptions.TooManyRedirects:
+            raise refusals.silence(asked, "it redirects elsewhere, which Proxmox never does") from None
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as why:
+            raise refusals.silence(asked, _reason(why)) from None
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+            raise errors.RefusedError(f"{self.url} answered {method} {path} with JSON that has no data") from None
 
-    def _silence(self, method: str, path: str, why: str) -> errors.UnreachableError:
-        return errors.UnreachableError(
-            f"Proxmox at {self._config.url} did not answer {method} {path}: {why}",
-            fix="Check PROXMOX_URL, that the host is up, and that port 8006 can be reached from here.",
-        )
-
-    def _distrust(self, text: str) -> errors.FoError:
+    def _distrust(self, asked: refusals.Context, text: str) -> errors.FoError:
         seen = re.search(r'got "([0-9a-fA-F:]+)"', text)
         if not seen:
-            return self._silence("", "the TLS handshake", _shorten(text))
+            return refusals.silence(asked, f"the TLS handshake failed: {_shorten(text)}")
         return errors.TrustError(
-            f"Proxmox at {self._config.url} shows a certificate that is not the pinned one: expected SHA-256 "
+            f"Proxmox at {self.url} shows a certificate that is not the pinned one: expected SHA-256 "
             f"{self._config.fingerprint}, seen {seen[1].replace(':', '').lower()}. The token was not sent.",
             fix="If the certificate was renewed on purpose, read its fingerprint on the Proxmox host itself with "
             "`openssl x509 -in /etc/pve/local/pve-ssl.pem -noout -fingerprint -sha256` (or pveproxy-ssl.pem, where "
             "there is one) and set PROXMOX_FINGERPRINT to it.",
         )
 
-    def _refusal(self, method: str, path: str, why: Any) -> errors.FoError:
-        status, text = int(why.status_code), str(why.content).strip()
-        if status in _GATEWAY:
-            return self._silence(method, path, f"{status} {text}".strip())
-        if status == 401:
-            return errors.PreflightError(
-                f"Proxmox at {self._config.url} does not accept the token: {text}",
-                fix="Check PROXMOX_TOKEN_ID (user@realm!name) and PROXMOX_TOKEN_SECRET; "
-                "`pveum user token list <user@realm>` on the Proxmox host shows what exists.",
-            )
-        if status == 403:
-            return self._forbidden(method, path, text)
-        fields = why.errors if isinstance(why.errors, dict) else {}
-        evidence = tuple(f"{name}: {' '.join(str(said).split())}" for name, said in sorted(fields.items()))
-        return errors.RefusedError(
-            f"Proxmox refused {method} {path}: {text or status}" + (f" ({'; '.join(evidence)})" if evidence else ""),
-            status=status,
-            evidence=evidence,
-        )
 
-    def _forbidden(self, method: str, path: str, text: str) -> errors.PreflightError:
-        named = re.search(r"\((/[^,]*), ([^)]+)\)", text)
-        acl_path, privileges = (named[1], named[2]) if named else ("/vms", "VM.Allocate")
-        return errors.PreflightError(
-            f"the Proxmox token lacks a privilege for {method} {path}: {privileges} on {acl_path}",
-            fix="On the Proxmox host: "
-            + grant_line(self._config.token_id, acl_path, privileges.split("|")[:1], "fo-extra"),
-            evidence=(text,),
-        )
+def _inspect(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Looks at every answer before requests or proxmoxer do: the one would follow a redirect, the other take it for
+    an answer without data, and lose all of a refusal but the first line of its reason phrase."""
+    if 300 <= response.status_code < 400:
+        response.close()
+        raise requests.exceptions.TooManyRedirects
+    if response.status_code < 400:
+        return
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        body = None
+    told = body if isinstance(body, dict) else {}
+    message, fields = told.get("message"), told.get("errors")
+    text = message if isinstance(message, str) and message.strip() else _decoded(response.reason or "")
+    raise refusals.AnswerError(response.status_code, text.strip(), fields if isinstance(fields, dict) else {})
 
 
-def grant_line(token_id: str, path: str, privileges: list[str], role: str) -> str:
-    """The shell line for the Proxmox host that grants ``privileges`` on ``path`` to the token and to its user.
-
-    Both are named because a token with separated privileges has only what its user has too (pve-access-control).
-    """
-    user = token_id.partition("!")[0]
-    privs = ",".join(sorted(privileges))
-    return (
-        f"pveum role add {role} --privs '{privs}' && "
-        f"pveum acl modify {path} --users '{user}' --tokens '{token_id}' --roles {role}"
-    )
+def _decoded(reason: str) -> str:
+    """A reason phrase is read as Latin-1, and Proxmox writes UTF-8."""
+    try:
+        return reason.encode("latin-1").decode()
+    except UnicodeError:
+        return reason
 
 
 def _on_the_wire(value: Any) -> Any:
-    """Booleans travel as 0 and 1: ``True`` fails Proxmox's type check."""
+    """Booleans travel as 0 and 1: ``True`` fails Proxmox's type check. A file is read from its beginning."""
+    if isinstance(value, File):
+        return _NamedBytes(value.name, value.content)
     return int(value) if isinstance(value, bool) else value
 
 

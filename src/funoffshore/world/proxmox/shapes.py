@@ -1,19 +1,15 @@
-"""What the Proxmox API answers, as values. Shapes as recorded from a real 8.4 API."""
+"""What the Proxmox API answers, as values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from funoffshore.errors import RefusedError
 
-T = TypeVar("T")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 GIB = 2**30
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
-"""What a parser of this module raises for an answer of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +28,10 @@ class NodeStatus:
     online: bool
     memory_total: int
     memory_used: int
+    cpus: int = 0
+    """Logical CPUs, 0 when the token may not see them."""
+    cpu: float = 0.0
+    """Load, 0 to 1."""
 
     @property
     def memory_free(self) -> int:
@@ -48,6 +48,12 @@ class Storage:
     """Bytes."""
     active: bool
     shared: bool
+    node: str = ""
+    """The Proxmox node that sees it so."""
+    kind: str = ""
+    """``dir``, ``lvmthin``, ``zfspool``, ``rbd``, ``pbs``, …"""
+    total: int = 0
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class Volume:
     volid: str
     """``local:iso/x.iso``."""
     content: str
+    size: int = 0
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +78,92 @@ class VmRow:
     tags: frozenset[str]
     kind: str = "qemu"
     """``qemu`` or ``lxc``."""
+    status: str = ""
+    """``running``, ``stopped``, or ``unknown`` for one that was made a moment ago."""
+    memory: int = 0
+    """Bytes that it may grow to."""
+    cpus: int = 0
+    disk: int = 0
+    """Bytes of its boot disk."""
+    pool: str = ""
+    template: bool = False
+    lock: str = ""
+    ha: str = ""
+    """State as an HA resource; empty when it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The whole Proxmox cluster in one answer, as last broadcast (up to ten seconds old)."""
+
+    guests: list[VmRow]
+    nodes: list[NodeStatus]
+    storages: list[Storage]
+    """Once for each Proxmox node that sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The Proxmox nodes among themselves."""
+
+    name: str
+    """Empty for a single node that belongs to no cluster."""
+    quorate: bool
+    nodes: Mapping[str, bool]
+    """Name → whether it is online."""
 
 
 @dataclass(frozen=True, slots=True)
 class VmConfig:
     """The configuration of a VM, pending changes counted as if they had come into force."""
 
-    name: str
-    identity: str
-    """SMBIOS system UUID in lower case; empty while the VM is being created, or when it has none."""
-    lock: str
-    cores: int
-    memory_mib: int
-    disk_gib: float
-    """Size of scsi0; 0 when there is none."""
-    cdrom: str
-    """Volume in the drive ide2, or empty."""
-    protected: bool
+    options: Mapping[str, str]
+    """Every option as text, as Proxmox stores it (``scsi0``, ``net0``, ``cores``, ``smbios1``, …)."""
+    digest: str = ""
+    """SHA-1 of the configuration; a write that carries it is refused once the configuration has changed."""
+
+    def parts(self, option: str, default_key: str = "") -> dict[str, str]:
+        """The fields of an option that is a property string; empty when it is not set."""
+        return properties(self.options.get(option, ""), default_key)
+
+    @property
+    def name(self) -> str:
+        return self.options.get("name", "")
+
+    @property
+    def identity(self) -> str:
+        """SMBIOS system UUID in lower case; empty while the VM is being created, or when it has none."""
+        return self.parts("smbios1").get("uuid", "").lower()
+
+    @property
+    def lock(self) -> str:
+        return self.options.get("lock", "")
+
+    @property
+    def cores(self) -> int:
+        return int(self.options.get("cores") or 1) * int(self.options.get("sockets") or 1)
+
+    @property
+    def memory_mib(self) -> int:
+        return int(properties(self.options.get("memory") or "512", "current")["current"])
+
+    def disk_gib(self, disk: str = "scsi0") -> float:
+        """Size of ``disk``; 0 when there is none."""
+        return size_bytes(self.parts(disk, "file").get("size", "")) / GIB
+
+    def volume(self, drive: str) -> str:
+        """Volume in ``drive``; empty when there is none (``none``, ``cdrom``)."""
+        volid = self.parts(drive, "file").get("file", "")
+        return "" if volid in {"none", "cdrom"} else volid
+
+    @property
+    def cdrom(self) -> str:
+        """Volume in the drive ide2, or empty."""
+        return self.volume("ide2")
+
+    @property
+    def protected(self) -> bool:
+        return self.options.get("protection", "0") not in {"", "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +189,43 @@ class TaskRow:
     user: str
     """``user@realm!token`` for a task that a token began."""
     ended: bool = False
+    exitstatus: str = ""
+    """Empty while it runs."""
+    started: float = 0.0
+    """Unix time on the Proxmox node's clock."""
+    finished: float = 0.0
+    """Unix time on the Proxmox node's clock; 0 while it runs."""
+
+    @property
+    def state(self) -> TaskState:
+        return TaskState(not self.ended, self.exitstatus)
+
+
+@dataclass(frozen=True, slots=True)
+class VmBackup:
+    """A backup of a VM on a storage."""
+
+    volid: str
+    vmid: int
+    at: float
+    """Unix time."""
+    size: int
+    """Bytes."""
+    notes: str
+    protected: bool
+    """Kept by whoever prunes."""
+    verified: str = ""
+    """``ok`` or ``failed``, as a Proxmox Backup Server says; empty where the storage says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlMetadata:
+    """What a web server says of a file."""
+
+    filename: str
+    mimetype: str
+    size: int
+    """Bytes, 0 when it does not say."""
 
 
 def properties(text: str, default_key: str = "") -> dict[str, str]:
@@ -128,96 +242,8 @@ def properties(text: str, default_key: str = "") -> dict[str, str]:
 
 def size_bytes(text: str) -> int:
     """Bytes of a drive's ``size=`` (``300M``, ``1.5G``, ``2T``); 0 for what is not a size."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGT]?)", text)
     return int(float(match[1]) * _UNITS[match[2]]) if match else 0
-
-
-def each(parse: Callable[[Mapping[str, Any]], T]) -> Callable[[Any], list[T]]:
-    """Reads a list of rows."""
-    return lambda rows: [parse(row) for row in rows]
-
-
-def parse_volume(row: Mapping[str, Any]) -> Volume:
-    return Volume(str(row["volid"]), str(row.get("content") or ""))
-
-
-def parse_interfaces(answer: Mapping[str, Any] | None) -> list[str]:
-    """``name: address`` for each address of the guest agent's answer."""
-    return [
-        f"{face.get('name')}: {where.get('ip-address')}"
-        for face in (answer or {}).get("result") or []
-        for where in face.get("ip-addresses") or []
-    ]
-
-
-def parse_version(data: Mapping[str, Any]) -> Version:
-    """Raises ValueError for an answer without a release."""
-    text = str(data.get("version") or data.get("release") or "")
-    match = re.match(r"(\d+)\.(\d+)", text)
-    if not match:
-        raise ValueError(f"no release in {text!r}")
-    return Version((int(match[1]), int(match[2])), text)
-
-
-def parse_node(row: Mapping[str, Any]) -> NodeStatus:
-    return NodeStatus(
-        name=str(row["node"]),
-        online=row.get("status") != "offline",
-        memory_total=int(row.get("maxmem") or 0),
-        memory_used=int(row.get("mem") or 0),
-    )
-
-
-def parse_storage(row: Mapping[str, Any]) -> Storage:
-    return Storage(
-        name=str(row["storage"]),
-        content=frozenset(str(row.get("content") or "").split(",")) - {""},
-        available=int(row.get("avail") or 0),
-        active=bool(int(row.get("active", 1))) and bool(int(row.get("enabled", 1))),
-        shared=bool(int(row.get("shared") or 0)),
-    )
-
-
-def parse_vm_row(row: Mapping[str, Any], node: str = "") -> VmRow:
-    return VmRow(
-        vmid=int(row["vmid"]),
-        node=str(row.get("node") or node),
-        name=str(row.get("name") or ""),
-        running=row.get("status") == "running",
-        tags=frozenset(re.split(r"[;, ]+", str(row.get("tags") or ""))) - {""},
-        kind=str(row.get("type") or "qemu"),
-    )
-
-
-def parse_config(data: Mapping[str, Any]) -> VmConfig:
-    cdrom = properties(str(data.get("ide2") or ""), "file").get("file", "")
-    return VmConfig(
-        name=str(data.get("name") or ""),
-        identity=properties(str(data.get("smbios1") or "")).get("uuid", "").lower(),
-        lock=str(data.get("lock") or ""),
-        cores=int(data.get("cores") or 1) * int(data.get("sockets") or 1),
-        memory_mib=int(properties(str(data.get("memory") or "512"), "current")["current"]),
-        disk_gib=size_bytes(properties(str(data.get("scsi0") or "")).get("size", "")) / GIB,
-        cdrom="" if cdrom in {"none", "cdrom"} else cdrom,
-        protected=bool(int(data.get("protection") or 0)),
-    )
-
-
-def parse_task(data: Mapping[str, Any]) -> TaskState:
-    running = data.get("status") != "stopped"
-    return TaskState(running, "" if running else str(data.get("exitstatus") or "unexpected status"))
-
-
-def parse_task_row(row: Mapping[str, Any]) -> TaskRow:
-    """The list of active tasks carries the token inside ``user``, the archive beside it in ``tokenid``."""
-    user, token = str(row.get("user") or ""), str(row.get("tokenid") or "")
-    return TaskRow(
-        upid=str(row["upid"]),
-        type=str(row.get("type") or ""),
-        id=str(row.get("id") or ""),
-        user=f"{user}!{token}" if token and "!" not in user else user,
-        ended=bool(row.get("endtime")),
-    )
 
 
 def task_node(upid: str) -> str:

@@ -1,7 +1,9 @@
 """The door to the hosts: one SSH connection per node, one round trip per look or change."""
 
+from funoffshore.world.ssh.connection import UnknownKeyError as UnknownKeyError
 from funoffshore.world.ssh.facts import CloudInit as CloudInit
 from funoffshore.world.ssh.facts import FileFact as FileFact
+from funoffshore.world.ssh.facts import FileSystem as FileSystem
 from funoffshore.world.ssh.facts import HostFacts as HostFacts
 from funoffshore.world.ssh.facts import ReplyError as ReplyError
 from funoffshore.world.ssh.facts import Space as Space
@@ -13,3 +15,4 @@ from funoffshore.world.ssh.hosts import FileLook as FileLook
 from funoffshore.world.ssh.hosts import FileWrite as FileWrite
 from funoffshore.world.ssh.hosts import Hosts as Hosts
 from funoffshore.world.ssh.hosts import Look as Look
+from funoffshore.world.ssh.known import HostKey as HostKey

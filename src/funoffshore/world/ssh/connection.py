@@ -16,6 +16,7 @@ import paramiko
 from funoffshore import errors, hostkeys
 from funoffshore.config import model
 from funoffshore.world.routes import Routes
+from funoffshore.world.ssh import known
 
 CONNECT_TIMEOUT = 10.0
 """Wall seconds for TCP, key exchange and authentication each."""
@@ -40,15 +41,35 @@ class Ended:
     err: bytes
 
 
+class UnknownKeyError(errors.TrustError):
+    """No host key is known yet, so nothing was contacted."""
+
+
 def fingerprint(key: paramiko.PKey) -> str:
     """As ssh-keygen prints it: ``SHA256:`` and unpadded base64."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
 
 
 def pinned_key(config: model.ClusterConfig, node: model.Node) -> paramiko.PKey:
-    """The public host key that the node was given in its seed."""
-    public = hostkeys.openssh_public(hostkeys.private(config.ssh.host_key_seed.get_secret_value(), node.name))
-    return paramiko.Ed25519Key(data=base64.b64decode(public.split()[1]))
+    """The public host key that the node must show: the one it was given in its seed, or the one that was recorded.
+
+    Raises UnknownKeyError when none was recorded yet, StateError when the record cannot be relied on.
+    """
+    key = known_key(config, node)
+    if key is None:
+        raise UnknownKeyError(
+            f"the host key of {node.name} ({node.address}) is not known yet, and without it nothing is sent there",
+            fix=f"fo bootstrap learns it (SSH_TRUST={config.ssh.trust}) once the machine is up.",
+        )
+    return paramiko.Ed25519Key(data=key.blob)
+
+
+def known_key(config: model.ClusterConfig, node: model.Node) -> known.HostKey | None:
+    """The same as a value; None when none was recorded yet."""
+    if config.ssh.trust == "seed":
+        private = hostkeys.private(config.ssh.host_key_seed.get_secret_value(), node.name)
+        return known.parse(hostkeys.openssh_public(private))
+    return known.find(config, node.identity)
 
 
 class Connection:
@@ -163,23 +184,23 @@ def dial(routes: Routes, address: str, port: int, timeout: float) -> socket.sock
 
 
 def connect(config: model.ClusterConfig, routes: Routes, node: model.Node) -> Connection:
-    """Raises UnreachableError; TrustError, before any authentication, when the host is not the one we made;
-    RefusedError when it does not take our key."""
-    where = f"{node.name} ({node.address} port {config.ssh.port})"
+    """Raises UnknownKeyError before anything is sent, UnreachableError; TrustError, before any authentication, when
+    the host does not show its key; RefusedError when it does not take ours."""
+    where, pinned = place(config, node), pinned_key(config, node)
+    transport = open_transport(config, routes, node)
     try:
-        tcp = dial(routes, str(node.address), config.ssh.port, CONNECT_TIMEOUT)
-    except OSError as why:
-        raise errors.UnreachableError(
-            f"{where} does not answer over SSH: {said(why)}",
-            fix="is the machine on, and its address reachable from here?",
-        ) from None
-    try:
-        transport = paramiko.Transport(tcp, strict_kex=True)
-    except (paramiko.SSHException, OSError) as why:
-        tcp.close()
-        raise errors.UnreachableError(f"{where} does not speak SSH: {said(why)}") from None
-    try:
-        greet(transport, where, pinned_key(config, node))
+        expected = fingerprint(pinned)
+        fix = _wrong_key_fix(config, node)
+        try:
+            seen = greet(transport, where)
+        except UnprovenError as why:
+            raise errors.TrustError(
+                f"{where} cannot prove who it is: expected host key {expected}, and {why.message}", fix=fix
+            ) from None
+        if seen.asbytes() != pinned.asbytes():
+            raise errors.TrustError(
+                f"{where} has another host key: expected {expected}, seen {fingerprint(seen)}", fix=fix
+            )
         log_in(transport, where, config.ssh)
     except BaseException:
         transport.close()
@@ -188,27 +209,66 @@ def connect(config: model.ClusterConfig, routes: Routes, node: model.Node) -> Co
     return Connection(transport, node.name)
 
 
-def greet(transport: paramiko.Transport, where: str, pinned: paramiko.PKey) -> None:
-    """Key exchange, then the host must have proved that it holds ``pinned``; nothing else is accepted or learned."""
+def shown_key(config: model.ClusterConfig, routes: Routes, node: model.Node) -> known.HostKey:
+    """The ed25519 key that whoever answers at the node's address proves to hold. Proves nothing about who that is;
+    nothing is sent there, not even a user name. Raises UnreachableError, TrustError when it has no such key."""
+    where = place(config, node)
+    transport = open_transport(config, routes, node)
+    try:
+        return known.HostKey(greet(transport, where).asbytes())
+    except UnprovenError as why:
+        raise errors.TrustError(f"{where} has no ed25519 host key to be known by: {why.message}") from None
+    finally:
+        transport.close()
+
+
+def place(config: model.ClusterConfig, node: model.Node) -> str:
+    """For messages: name, address and port."""
+    return f"{node.name} ({node.address} port {config.ssh.port})"
+
+
+def open_transport(config: model.ClusterConfig, routes: Routes, node: model.Node) -> paramiko.Transport:
+    """Connected, and nothing said yet. Raises UnreachableError."""
+    where = place(config, node)
+    try:
+        tcp = dial(routes, str(node.address), config.ssh.port, CONNECT_TIMEOUT)
+    except OSError as why:
+        raise errors.UnreachableError(
+            f"{where} does not answer over SSH: {said(why)}",
+            fix="is the machine on, and its address reachable from here?",
+        ) from None
+    try:
+        return paramiko.Transport(tcp, strict_kex=True)
+    except (paramiko.SSHException, OSError) as why:
+        tcp.close()
+        raise errors.UnreachableError(f"{where} does not speak SSH: {said(why)}") from None
+
+
+class UnprovenError(errors.TrustError):
+    """The host has no ed25519 key to prove itself with."""
+
+
+def greet(transport: paramiko.Transport, where: str) -> paramiko.PKey:
+    """Key exchange: the key that the host has proved to hold. Nothing is accepted or learned by that."""
     transport.banner_timeout = transport.handshake_timeout = HANDSHAKE_TIMEOUT
     transport.get_security_options().key_types = ["ssh-ed25519"]
-    expected = fingerprint(pinned)
-    fix = (
-        "another machine answers at this address, or its host key was replaced: look at its console "
-        "(ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); a machine made by fo has the expected key"
-    )
     try:
         transport.start_client(timeout=HANDSHAKE_TIMEOUT)
         # Also tells a handshake that ran out of time, or died unnoticed, of which start_client says nothing.
-        seen = transport.get_remote_server_key()
+        return transport.get_remote_server_key()
     except paramiko.ssh_exception.IncompatiblePeer as why:
-        raise errors.TrustError(
-            f"{where} cannot prove who it is: expected host key {expected}, and {said(why)}", fix=fix
-        ) from None
+        raise UnprovenError(said(why)) from None
     except (paramiko.SSHException, EOFError, OSError) as why:
         raise errors.UnreachableError(f"{where} broke off the SSH handshake: {said(why)}") from None
-    if seen.asbytes() != pinned.asbytes():
-        raise errors.TrustError(f"{where} has another host key: expected {expected}, seen {fingerprint(seen)}", fix=fix)
+
+
+def _wrong_key_fix(config: model.ClusterConfig, node: model.Node) -> str:
+    if config.ssh.trust != "seed":
+        return known.relearn(config, node)
+    return (
+        "another machine answers at this address, or its host key was replaced: look at its console "
+        "(ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); a machine made by fo has the expected key"
+    )
 
 
 def log_in(transport: paramiko.Transport, where: str, settings: model.Ssh) -> None:

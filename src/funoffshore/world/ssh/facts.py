@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import SecretStr
 
 from funoffshore.reading import Absent, Present, Reading, Unreadable
+from funoffshore.world import hostdisks
 
 T = TypeVar("T")
 
@@ -67,6 +68,34 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
+class FileSystem:
+    """What is mounted at a folder, with its device and disk. Sizes are bytes; 0 where they cannot be told, as with
+    file systems that share a device or have none."""
+
+    type: str
+    """``ext4``, ``overlay``, …"""
+    bytes: int
+    """What the file system itself says it spans."""
+    device: str
+    """Kernel name: ``sda1``."""
+    device_bytes: int
+    disk: str
+    """Kernel name of the disk: ``sda``; the device itself where it has no partitions."""
+    disk_bytes: int
+    tail: int
+    """Free bytes right behind the partition, into which it could grow."""
+    ids: tuple[str, ...] = ()
+    """Names of the device below /dev/disk/by-id."""
+
+    @property
+    def unused(self) -> int:
+        """Bytes of its disk that it could fill and does not; 0 where it fills it, or where nobody can tell."""
+        behind = self.device_bytes - self.bytes
+        tail = self.tail if self.tail > hostdisks.TAIL else 0
+        return tail + (behind if behind > hostdisks.ROUNDING else 0) if self.bytes else 0
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """One host in one look. What it did not show is Unreadable, and empty or zero in the plain fields."""
 
@@ -98,6 +127,8 @@ class HostFacts:
     files: Mapping[str, Reading[FileFact]] = field(default_factory=dict)
     units: Mapping[str, Reading[UnitFact]] = field(default_factory=dict)
     space: Mapping[str, Reading[Space]] = field(default_factory=dict)
+    file_systems: Mapping[str, Reading[FileSystem]] = field(default_factory=dict)
+    """By folder; Absent where nothing is mounted just there."""
 
     def file(self, path: str) -> Reading[FileFact]:
         """Unreadable for a path that was not looked at."""
@@ -140,6 +171,7 @@ def parse(reply: object, seen_at: float | None = None) -> HostFacts:
         files=each(answer.get("files", {}), "files", file_fact),
         units=each(answer.get("units", {}), "units", unit_fact),
         space=each(answer.get("space", {}), "space", space_fact),
+        file_systems=each(answer.get("file_systems", {}), "file systems", file_system_fact),
     )
 
 
@@ -182,6 +214,22 @@ def bytes_of(item: Mapping[str, Any]) -> bytes | None:
 
 def space_fact(item: Mapping[str, Any]) -> Space:
     return Space(int(number(item, "bytes")), int(number(item, "inodes")))
+
+
+def file_system_fact(item: Mapping[str, Any]) -> FileSystem:
+    ids = item.get("ids", [])
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise ReplyError("a disk's identities are not a list of names")
+    return FileSystem(
+        type=text(item, "type"),
+        bytes=int(number(item, "bytes")),
+        device=text(item, "device"),
+        device_bytes=int(number(item, "device_bytes")),
+        disk=text(item, "disk"),
+        disk_bytes=int(number(item, "disk_bytes")),
+        tail=int(number(item, "tail")),
+        ids=tuple(ids),
+    )
 
 
 def unit_fact(item: Mapping[str, Any]) -> UnitFact:

@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import SecretStr
@@ -20,11 +20,13 @@ from funoffshore.config import model
 from funoffshore.reading import Absent, Present, Reading, Unreadable
 from funoffshore.world.routes import Routes
 from funoffshore.world.ssh import connection as ssh_connection
-from funoffshore.world.ssh import facts
+from funoffshore.world.ssh import facts, known
 
 COMMAND = "sudo -n python3 -"
 SIDE_BY_SIDE = 64
 """Hosts that are looked at at once."""
+UNSEEN = (errors.UnreachableError, errors.RefusedError, errors.DeadlineError, ssh_connection.UnknownKeyError)
+"""Why a host could not be looked at; anything else is an alarm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ OBSERVED_FILES = (
 """What every look at a host includes. Contents come back as SecretStr: config.yaml holds the tokens."""
 
 OBSERVED_UNITS = ("k3s.service", "k3s-agent.service")
+DATA = "/var/lib/rancher"
+"""Where the data disk is mounted, on machines that have one: everything K3s keeps lies below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +90,13 @@ class Look:
     """Lines of each unit's journal."""
     commands: tuple[str, ...] = ("k3s-version", "cloud-init")
     space: tuple[str, ...] = ("/", "/var/lib/rancher/k3s")
+    file_systems: tuple[str, ...] = ("/", DATA)
+    """Folders where one may be mounted, each looked at with its device and disk."""
 
     def also(self, *files: FileLook) -> Look:
         """The same look with more files; a path asked for twice is asked for as the later one says."""
         merged = {look.path: look for look in (*self.files, *files)}
-        return Look(tuple(merged.values()), self.units, self.journal, self.commands, self.space)
+        return replace(self, files=tuple(merged.values()))
 
     def request(self) -> dict[str, Any]:
         return {
@@ -98,19 +104,23 @@ class Look:
             "units": [{"name": name, "journal": self.journal} for name in self.units],
             "commands": list(self.commands),
             "space": list(self.space),
+            "file_systems": list(self.file_systems),
         }
 
 
 @functools.cache
 def helper() -> str:
-    """The text of ``world/hosthelper.py``, which is what runs on the host."""
-    return importlib.resources.files("funoffshore.world").joinpath("hosthelper.py").read_text("utf-8")
+    """What runs on the host: the texts of ``world/hostdisks.py`` and ``world/hosthelper.py``, as one program."""
+    folder = importlib.resources.files("funoffshore.world")
+    disks, rest = (folder.joinpath(name).read_text("utf-8") for name in ("hostdisks.py", "hosthelper.py"))
+    # Python takes it at the very beginning only.
+    return disks + rest.replace("from __future__ import annotations\n", "", 1)
 
 
 def script(request: Mapping[str, Any]) -> bytes:
     """Program and request for ``python3 -``, which parses its whole stdin before it runs."""
     encoded = base64.b64encode(json.dumps(request).encode()).decode()
-    return f'{helper()}\nmain("{encoded}")\n'.encode()
+    return f'{helper()}\nmain("{encoded}", DISKS)\n'.encode()
 
 
 @dataclass
@@ -152,10 +162,22 @@ class Hosts:
             return False
         return True
 
+    def known_key(self, node: model.Node) -> known.HostKey | None:
+        """The host key that the node must show; None while none is known. Raises StateError."""
+        return ssh_connection.known_key(self._config, node)
+
+    def shown_key(self, node: model.Node) -> known.HostKey:
+        """The key that whoever answers at the node's address proves to hold, which proves nothing about who that is.
+
+        Only keys are exchanged: no user name, no login. Raises UnreachableError, TrustError without such a key.
+        """
+        return ssh_connection.shown_key(self._config, self._routes, node)
+
     def call(self, node: model.Node, request: Mapping[str, Any], deadline: float = 60) -> dict[str, Any]:
         """The helper's answer to ``request`` (see ``world/hosthelper.py``): one command on the host, never two.
 
-        Raises TrustError before any authentication when the host key differs, UnreachableError when the host
+        Raises TrustError before any authentication when the host key differs or is not known yet (then nothing is
+        sent at all), StateError when the record of keys is unusable, UnreachableError when the host
         cannot be reached or the connection drops (what was done is unknown then), DeadlineError after
         ``deadline`` wall seconds, RefusedError when the host says no or talks nonsense.
         """
@@ -193,7 +215,8 @@ class Hosts:
             return line.connection, line.connection.open()
 
     def observe(self, node: model.Node, look: Look | None = None) -> Reading[facts.HostFacts]:
-        """One look at one host. Unreadable when it cannot be looked at; raises TrustError for a wrong host key."""
+        """One look at one host. Unreadable when it cannot be looked at, say because its host key is not known yet;
+        raises TrustError for a wrong host key."""
         try:
             before = self._clock.now()
             answer = self.call(node, {"read": (look or Look()).request()})
@@ -201,7 +224,7 @@ class Hosts:
             return Present(facts.parse(answer, middle))
         except facts.ReplyError as why:
             return Unreadable(nonsense(node, why).message)
-        except (errors.UnreachableError, errors.RefusedError, errors.DeadlineError) as why:
+        except UNSEEN as why:
             return Unreadable(why.message)
 
     def observe_all(self, nodes: Iterable[model.Node], look: Look | None = None) -> dict[str, Reading[facts.HostFacts]]:
@@ -238,7 +261,7 @@ class Hosts:
 
     def read_file(self, node: model.Node, path: str) -> Reading[bytes]:
         """The bytes of a file of at most 1 MiB, secret or not: the caller knows what it asked for."""
-        asked = Look(files=(FileLook(path, content=True),), units=(), commands=(), space=()).request()
+        asked = Look((FileLook(path, content=True),), units=(), commands=(), space=(), file_systems=()).request()
         try:
             answer = facts.table(self.call(node, {"read": asked}).get("read"), "read")
             item = facts.table(facts.table(answer.get("files"), "files").get(path), "file")
@@ -252,7 +275,7 @@ class Hosts:
             return Absent()
         except facts.ReplyError as why_not:
             return Unreadable(nonsense(node, why_not).message)
-        except (errors.UnreachableError, errors.RefusedError, errors.DeadlineError) as why_not:
+        except UNSEEN as why_not:
             return Unreadable(why_not.message)
 
     def close(self) -> None:
@@ -297,6 +320,6 @@ def failure(node: model.Node, outcome: Mapping[str, Any]) -> errors.FoError:
             return errors.UnreachableError(message, fix="can the host reach that address? (route, DNS, proxy)")
         case "space":
             return errors.PreflightError(message, fix="free space on the host, or give the machine a bigger disk")
-        case "unit" | "timeout":
+        case "unit" | "timeout" | "disk":
             return errors.TaskFailedError(message)
     return errors.RefusedError(message)

@@ -29,7 +29,7 @@ GIT_URL = f"https://{GIT_HOST}/{REPOSITORY}.git"
 
 
 def answers(controllers: int = 3, workers: int = 2) -> dict[str, str]:
-    """Values for ``fo init <name> --set``; digests are left to its own fetching."""
+    """Values for ``fo init <name> --set``; digests are left to its own fetching. The second worker has a data disk."""
     return {
         "DOMAIN": DOMAIN,
         "PROXMOX_URL": f"https://{names.PROXMOX}:8006",
@@ -45,6 +45,7 @@ def answers(controllers: int = 3, workers: int = 2) -> dict[str, str]:
         "CONTROLLER_FIRST_IP": "10.77.0.11",
         "WORKERS": str(workers),
         "WORKER_FIRST_IP": "10.77.0.21",
+        **({"NODE_W2_DATA_DISK_GIB": "10"} if workers > 1 else {}),
         "K3S_VERSION": K3S_VERSION,
         "FLUX_VERSION": FLUX_VERSION,
         # the kubelet refuses hosts with cgroup v1 unless it is told otherwise, and this kernel may have nothing else

@@ -25,6 +25,7 @@ def offers(authority: Authority) -> Mapping[str, Path | bytes]:
     return {
         f"{_K3S}/k3s": k3s,
         f"{_K3S}/sha256sum-amd64.txt": _sums("sha256", {"k3s": k3s}),
+        f"{_K3S}/sha256sum-arm64.txt": _sums("sha256", {"k3s-arm64": k3s}),  # locked, and never asked for here
         f"{_FLUX}/install.yaml": flux,
         f"{_FLUX}/flux_{version}_checksums.txt": _sums("sha256", {"install.yaml": flux}),
         home.IMAGE_URL: debian,

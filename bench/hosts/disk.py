@@ -1,4 +1,5 @@
-"""Disks: the imported image as the lowest layer that all machines share, and a file system of its own for each."""
+"""Disks: the imported image as the lowest layer that all machines share, a file system of its own for each, and a
+second disk without anything on it for those that have one."""
 
 from __future__ import annotations
 
@@ -12,8 +13,6 @@ from bench.hosts.commands import CommandError, run
 
 FOLDERS = ("root/upper", "root/work", "rancher", "kubelet", "containerd")
 """On a machine's disk. Overlay cannot lie upon overlay, so what holds containers is beside the root, not in it."""
-PATIENCE = 5.0
-"""Seconds that a file system may stay busy after everything on it was killed."""
 PATIENCE = 5.0
 """Seconds that a file system may stay busy after everything on it was killed."""
 
@@ -55,20 +54,13 @@ class Disk:
 
     def attach(self, lower: Path, gib: float) -> None:
         """Mounts disk and root, the disk grown to ``gib`` where it was smaller. Raises CommandError."""
-        size = int(gib * 1024**3)
         fresh = not self.file.exists()
-        if fresh:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.touch(mode=0o600)
-        if self.file.stat().st_size < size:
-            os.truncate(self.file, size)
+        _enlarge(self.file, gib)
         if fresh:
             lazy = "lazy_itable_init=1,nodiscard"
             run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", lazy, "-m", "0", self.file)
         else:
-            # growing it while it is mounted would need CAP_SYS_RESOURCE
-            subprocess.run(["e2fsck", "-f", "-y", self.file], capture_output=True, check=False)
-            run("resize2fs", self.file)
+            _fill(self.file)
         self.mount.mkdir(exist_ok=True)
         self.root.mkdir(exist_ok=True)
         run("mount", "-o", "loop,noatime", self.file, self.mount)
@@ -89,3 +81,59 @@ class Disk:
                     if time.monotonic() > give_up:
                         run("umount", "-R", "-l", point)
                     time.sleep(0.05)
+
+
+class DataDisk:
+    """A machine's second disk: a sparse file behind a loop device, blank until the machine formats it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "data.raw"
+        self._device = ""
+        self._held = -1
+
+    def attach(self, gib: float) -> str:
+        """The kernel's name of the device, ``loop3``, the disk grown to ``gib`` where it was smaller."""
+        _enlarge(self.file, gib)
+        if _is_ext4(self.file):
+            _fill(self.file)
+        self._device = run("losetup", "--find", "--show", self.file).strip()
+        self._held = os.open(self._device, os.O_RDWR)
+        # as somebody holds it open, this only tells the kernel to drop it with its last user, whoever is killed
+        run("losetup", "--detach", self._device)
+        return Path(self._device).name
+
+    def detach(self) -> None:
+        """Returns once nothing of the machine uses the disk any more, or after a while."""
+        if self._held < 0:
+            return
+        os.close(self._held)
+        self._held = -1
+        backing = Path("/sys/block") / Path(self._device).name / "loop/backing_file"
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up:  # mount namespaces of the dead are taken down in the background
+            try:
+                if backing.read_text().strip() != str(self.file):
+                    return
+            except OSError:
+                return
+            time.sleep(0.05)
+
+
+def _enlarge(file: Path, gib: float) -> None:
+    size = int(gib * 1024**3)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+    if file.stat().st_size < size:
+        os.truncate(file, size)
+
+
+def _fill(file: Path) -> None:
+    """Its file system as large as the disk. Growing it while it is mounted would need CAP_SYS_RESOURCE."""
+    subprocess.run(["e2fsck", "-f", "-y", file], capture_output=True, check=False)
+    run("resize2fs", file)
+
+
+def _is_ext4(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(0x43A)[0x438:] == b"\x53\xef"

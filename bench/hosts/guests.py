@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench.hosts.commands import CommandError
 from bench.hosts.disk import Images
@@ -13,7 +14,10 @@ from funoffshore.lab.guests import AgentSilentError, Hardware
 
 
 class RealGuests:
-    """Makes and runs machines below ``folder``. ``find`` tells the file of a volume like ``local:import/x.qcow2``."""
+    """Makes and runs machines below ``folder``. ``find`` tells the file of a volume like ``local:import/x.qcow2``.
+
+    A disk that grows is larger at the machine's next start; the running one does not notice.
+    """
 
     def __init__(self, folder: Path, shared: Shared, find: Callable[[str], Path]) -> None:
         self._folder = folder
@@ -58,14 +62,14 @@ class RealGuests:
             return machine is not None and machine.on
 
     def destroy(self, vmid: int) -> None:
-        """Removes the machine's disk with all that is on it."""
+        """Removes the machine's disks with all that is on them."""
         import shutil
 
         self.power_off(vmid)
         shutil.rmtree(self._folder / str(vmid), ignore_errors=True)
 
-    def agent(self, vmid: int, command: str, arguments: dict[str, str]) -> object:
-        """What the real agent in the machine answers. Raises AgentSilentError."""
+    def agent(self, vmid: int, command: str, arguments: dict[str, Any]) -> object:
+        """What the real agent in the machine answers. Raises AgentSilentError, AgentError."""
         with self._lock:
             machine = self._machines.get(vmid)
         if machine is None or not machine.on or not machine.hardware.agent:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.hosts import cgroup, names, network, seed
 from bench.hosts.agent import Agent
-from bench.hosts.disk import Disk
+from bench.hosts.disk import DataDisk, Disk
 from funoffshore.lab.guests import Hardware
 
 REBOOT = 133
@@ -43,6 +43,8 @@ class Machine:
         self._folder = folder
         self._shared = shared
         self._disk = Disk(folder)
+        self._data = DataDisk(folder)
+        self._data_device = ""
         self._gone = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._live, name=f"machine-{hardware.vmid}", daemon=True)
@@ -61,6 +63,8 @@ class Machine:
         for folder in (board, self._folder / "qga"):
             folder.mkdir(exist_ok=True)
         (board / "product_uuid").write_text(hardware.uuid + "\n")
+        self._data_device = self._data.attach(hardware.data_disk_gib) if hardware.data_disk_gib else ""
+        (board / "data_disk").write_text(self._data_device)
         self._thread.start()
 
     def _live(self) -> None:
@@ -81,14 +85,18 @@ class Machine:
 
     def _argv(self) -> list[str]:
         hardware, disk, shared = self.hardware, self._disk, self._shared
-        binds = {
+        binds: dict[str | Path, str] = {
             "/dev/kmsg": "/dev/kmsg",
-            disk.mount / "rancher": "/var/lib/rancher",
             disk.mount / "kubelet": "/var/lib/kubelet",
             disk.mount / "containerd": "/var/lib/containerd",
             shared.nfs: "/srv/nfs",
             self._folder / "qga": "/run/qga",
         }
+        if self._data_device:
+            device = Path("/dev") / self._data_device
+            binds[device] = str(device)
+        else:
+            binds[disk.mount / "rancher"] = "/var/lib/rancher"
         read_only = {shared.binaries: "/opt/bench/bin", self._folder / "board": "/run/bench"}
         return [
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--notify-ready=no",
@@ -110,6 +118,7 @@ class Machine:
     def _clear(self) -> None:
         cgroup.kill(str(self.hardware.vmid))
         self._disk.detach()
+        self._data.detach()
         network.unplug(self.hardware.vmid)
 
     def press_button(self) -> None:

@@ -1,5 +1,5 @@
-"""Hands a NoCloud ISO to a machine. The kernel here has no iso9660, so its files are put where cloud-init's NoCloud
-looks first; they are read from the very ISO that was uploaded and attached."""
+"""Hands a seed to a machine. The kernel here has no iso9660, so its files are put where cloud-init's NoCloud looks
+first; they are read from the very ISO that was uploaded and attached, or are those of Proxmox' cloud-init drive."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from typing import Any
 PLACE = "var/lib/cloud/seed/nocloud"
 
 
-def insert(root: Path, iso: Path | None) -> None:
-    """The CD-ROM as the machine finds it at power-on. Raises ValueError for a file that is no ISO."""
+def insert(root: Path, source: Path | None) -> None:
+    """The CD-ROM as the machine finds it at power-on: an ISO, or the folder of a cloud-init drive's files.
+
+    Raises ValueError for a file that is no ISO.
+    """
     folder = root / PLACE
     shutil.rmtree(folder, ignore_errors=True)
-    if iso is None:
+    if source is None:
         return
     folder.mkdir(parents=True)
-    for name, content in read(iso).items():
+    for name, content in (_files(source) if source.is_dir() else read(source)).items():
         (folder / name).write_bytes(content)
         (folder / name).chmod(0o600)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 def read(iso: Path) -> dict[str, bytes]:

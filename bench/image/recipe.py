@@ -10,15 +10,16 @@ RELEASE = "bookworm"
 TREE = Path(__file__).parent / "tree"
 PACKAGES = (
     "ca-certificates", "cloud-init", "conntrack", "containernetworking-plugins", "curl", "dbus", "ethtool",
-    "iproute2", "iptables", "iputils-ping", "kmod", "less", "netbase", "nftables", "openssh-server", "procps",
-    "python3-minimal", "qemu-guest-agent", "runc", "socat", "sudo", "systemd", "systemd-sysv", "tzdata", "udev",
+    "iproute2", "iptables", "iputils-ping", "kmod", "less", "netbase", "nfs-common", "nftables", "openssh-server",
+    "procps", "python3-minimal", "qemu-guest-agent", "runc", "socat", "sudo", "systemd", "systemd-sysv", "tzdata",
+    "udev",
 )  # fmt: skip
 MASKED = (
     "apt-daily-upgrade.timer", "apt-daily.timer", "cloud-init-hotplugd.socket", "dev-hugepages.mount",
     "dev-mqueue.mount", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
     "getty-static.service", "getty@tty1.service", "ldconfig.service", "modprobe@drm.service",
-    "modprobe@efi_pstore.service", "modprobe@fuse.service", "networking.service", "remote-fs.target",
-    "serial-getty@hvc0.service",
+    "modprobe@efi_pstore.service", "modprobe@fuse.service", "networking.service", "nfs-blkmap.service",
+    "nfs-client.target", "remote-fs.target", "rpcbind.service", "rpcbind.socket", "serial-getty@hvc0.service",
     "serial-getty@ttyS0.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-firstboot.service",
     "systemd-fsck-root.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service",
     "systemd-machine-id-commit.service", "systemd-networkd-wait-online.service", "systemd-pstore.service",

@@ -18,7 +18,7 @@ from bench import offers
 from bench.hosts import agent, cgroup, seed
 from bench.image import build, recipe
 from funoffshore import seed as seeds
-from funoffshore.lab.guests import AgentSilentError
+from funoffshore.lab.guests import AgentError, AgentSilentError
 
 
 def test_the_machine_gets_the_very_files_of_the_iso(tmp_path: Path) -> None:
@@ -34,6 +34,15 @@ def test_the_machine_gets_the_very_files_of_the_iso(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_the_machine_gets_the_files_of_a_cloud_init_drive(tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    (drive / "user-data").write_text("#cloud-config\n")
+    seed.insert(tmp_path / "root", drive)
+    [file] = (tmp_path / "root" / seed.PLACE).iterdir()
+    assert (file.name, file.read_text(), file.stat().st_mode & 0o777) == ("user-data", "#cloud-config\n", 0o600)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=200_000))
 def test_what_is_no_iso_is_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
@@ -44,8 +53,8 @@ def test_what_is_no_iso_is_refused(tmp_path_factory: pytest.TempPathFactory, con
 
 
 @contextmanager
-def guest(folder: Path, answer: bytes) -> Iterator[Path]:
-    """A guest agent that says ``answer`` to whatever it is asked."""
+def guest(folder: Path, answer: bytes, asked: list[object] | None = None) -> Iterator[Path]:
+    """A guest agent that says ``answer`` to whatever it is asked, and keeps the question in ``asked``."""
     path = folder / "qga.sock"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
@@ -54,7 +63,9 @@ def guest(folder: Path, answer: bytes) -> Iterator[Path]:
     def serve() -> None:
         client, _ = listener.accept()
         with client:
-            client.recv(4096)
+            question = client.recv(4096)
+            if asked is not None:
+                asked.append(json.loads(question))
             client.sendall(answer)
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -69,10 +80,43 @@ def test_the_agent_is_asked_in_its_own_protocol(tmp_path: Path) -> None:
         assert agent.Agent(path).ask("get-host-name", {}) == {"host-name": "c1"}
 
 
-@pytest.mark.parametrize("answer", [b"", b"not json\n", b'{"error": {"class": "x"}}\n', b"5\n"])
+@pytest.mark.parametrize("answer", [b"", b"not json\n", b'{"error": "x"}\n', b"5\n"])
 def test_any_other_answer_is_silence(tmp_path: Path, answer: bytes) -> None:
     with guest(tmp_path, answer) as path, pytest.raises(AgentSilentError):
         agent.Agent(path).ask("ping", {})
+
+
+def test_what_the_agent_refuses_is_told_in_its_words(tmp_path: Path) -> None:
+    answer = {"error": {"class": "GenericError", "desc": "failed to open file '/x' (mode: 'r')"}}
+    with guest(tmp_path, json.dumps(answer).encode() + b"\n") as path, pytest.raises(AgentError, match="file '/x'"):
+        agent.Agent(path).ask("file-open", {"path": "/x", "mode": "r"})
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "own"),
+    [
+        ("file-read", {"handle": 1000, "count": 5}, {"handle": 1000, "count": 5}),
+        ("exec-status", {"pid": "7"}, {"pid": 7}),
+        (
+            "exec",
+            {"command": '["cat", "-n"]', "input": "hi"},
+            {"path": "cat", "arg": ["-n"], "input-data": "aGk=", "capture-output": True},
+        ),
+    ],
+)
+def test_the_agent_gets_the_arguments_that_it_knows(
+    command: str, arguments: dict[str, object], own: dict[str, object], tmp_path: Path
+) -> None:
+    asked: list[object] = []
+    with guest(tmp_path, b'{"return": {}}\n', asked) as path:
+        agent.Agent(path).ask(command, arguments)
+    assert asked == [{"execute": f"guest-{command}", "arguments": own}]
+
+
+def test_what_a_program_said_comes_as_text(tmp_path: Path) -> None:
+    with guest(tmp_path, b'{"return": {"exited": true, "exitcode": 0, "out-data": "aGk="}}\n') as path:
+        answer = agent.Agent(path).ask("exec-status", {"pid": 7})
+    assert answer == {"exited": True, "exitcode": 0, "out-data": "hi"}
 
 
 def test_no_agent_is_silence(tmp_path: Path) -> None:

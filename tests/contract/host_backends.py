@@ -50,8 +50,9 @@ class Machine:
         self.hosts = ssh.Hosts(self.config, routes.Routes(self.config.root / "routes.json"), self.kit.clock)
 
     def power_on(self) -> None:
-        """Returns once cloud-init is done and sshd lets fo in."""
-        self.guests.power_on(dataclasses.replace(hardware_of(self.config, self.node), image=_image(self.kind)))
+        """Returns once cloud-init is done and sshd lets fo in. The seed does not know of its data disk."""
+        hardware = hardware_of(self.config, self.node)
+        self.guests.power_on(dataclasses.replace(hardware, image=_image(self.kind), data_disk_gib=2.0))
         until(self._settled, 60)
 
     def _settled(self) -> bool:

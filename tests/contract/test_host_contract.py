@@ -3,18 +3,21 @@ systemd, cloud-init, guest agent. A difference is a bug in the lab."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from host_backends import Machine, have_ssh, machine
 from pydantic import SecretStr
 from ssh_machines import offering, until
 
-from funoffshore import errors
+from funoffshore import errors, seed
+from funoffshore.lab.guests import AgentError
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.world import ssh
 
@@ -155,6 +158,59 @@ def test_the_guest_agent_knows_name_and_addresses(host: Machine) -> None:
     assert eth0["hardware-address"].lower() == "02" + eth0["hardware-address"].lower()[2:]
     found = {(a["ip-address-type"], a["ip-address"], a["prefix"]) for a in eth0["ip-addresses"]}
     assert ("ipv4", str(host.node.address), 24) in found
+
+
+def told(host: Machine, command: str, /, **arguments: Any) -> Any:
+    """What the guest agent answers. Raises as it does."""
+    return host.guests.agent(host.node.vmid, command, arguments)
+
+
+def test_the_guest_agent_reads_files_as_root(host: Machine) -> None:
+    host.hosts.write(host.node, [ssh.FileWrite("/opt/agent/secret", b"for root\n" * 3, 0o600)])
+    until(lambda: host.agent("ping") is not None)
+    handle = told(host, "file-open", path="/opt/agent/secret", mode="r")
+    parts = [told(host, "file-read", handle=handle, count=count) for count in (9, 100)]
+    assert [base64.b64decode(part["buf-b64"]) for part in parts] == [b"for root\n", b"for root\n" * 2]
+    assert [(part["count"], part["eof"]) for part in parts] == [(9, False), (18, True)]
+    assert told(host, "file-close", handle=handle) == {}
+    with pytest.raises(AgentError, match=f"handle '{handle}' has not been found"):
+        told(host, "file-read", handle=handle, count=1)
+    with pytest.raises(AgentError, match=r"failed to open file '/opt/none' \(mode: 'r'\): No such file or directory"):
+        told(host, "file-open", path="/opt/none", mode="r")
+
+
+def test_the_guest_agent_runs_programs(host: Machine) -> None:
+    until(lambda: host.agent("ping") is not None)
+    pid = told(host, "exec", command=json.dumps(["cat", "-", "/opt/none"]), input="typed\n")["pid"]
+    found: dict[str, Any] = {}
+
+    def ended() -> bool:
+        found.update(told(host, "exec-status", pid=str(pid)))
+        return bool(found["exited"])
+
+    until(ended)
+    assert (found["exitcode"], found["out-data"]) == (1, "typed\n")
+    assert "/opt/none: No such file or directory" in found["err-data"]
+
+
+def test_a_blank_data_disk_is_formatted_once_and_mounted_at_every_boot(host: Machine) -> None:
+    wanted = {
+        "device": seed.DATA_DEVICE, "path": seed.DATA_FOLDER, "type": seed.DATA_TYPE, "label": seed.DATA_LABEL,
+        "options": seed.DATA_OPTIONS,
+    }  # fmt: skip
+    for result in ({"result": "changed", "formatted": True}, {"result": "same"}):
+        [answer] = host.hosts.change(host.node, {"prepare": [wanted]})["changes"]["prepare"]
+        assert answer.items() >= result.items()
+    host.hosts.write(host.node, [ssh.FileWrite(f"{seed.DATA_FOLDER}/kept", b"kept")])
+    for _ in range(2):
+        found = facts_of(host).file_systems[seed.DATA_FOLDER]
+        assert isinstance(found, Present)
+        assert seed.DATA_ID in found.value.ids
+        assert (found.value.type, found.value.unused) == ("ext4", 0)
+        assert found.value.disk_bytes == 2 << 30
+        assert host.hosts.read_file(host.node, f"{seed.DATA_FOLDER}/kept") == Present(b"kept")
+        host.guests.power_off(host.node.vmid)
+        host.power_on()
 
 
 @pytest.mark.skipif(not have_ssh(), reason="no OpenSSH client here")

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,9 @@ class RealOperator(Operator):
 
     def power_cycle(self, vmid: int) -> None:
         """Pulls the plug of a machine and puts it back, through Proxmox' API."""
-        from proxmoxer import ProxmoxAPI
-
-        with enter.network():
-            api = ProxmoxAPI(
-                names.PROXMOX, user="fo@pve", token_name="fo", token_value=home.TOKEN_SECRET, verify_ssl=False
-            )
-            node = api.nodes("pve")
+        with proxmox() as node:
             for power in (node.qemu(vmid).status.stop, node.qemu(vmid).status.start):
-                assert _ended(node.tasks(power.post()).status) == "OK"
+                task_ended(node, power.post())
 
     def status(self) -> dict[str, Any]:
         """What was proven last."""
@@ -111,9 +106,22 @@ class RealOperator(Operator):
             store.close()
 
 
-def _ended(task: Any) -> str:
-    """How a task of Proxmox ended."""
-    return str(eventually("a task to end", lambda: task.get().get("exitstatus")))
+@contextmanager
+def proxmox() -> Iterator[Any]:
+    """The node's API, with the operator's token."""
+    from proxmoxer import ProxmoxAPI
+
+    with enter.network():
+        yield ProxmoxAPI(
+            names.PROXMOX, user="fo@pve", token_name="fo", token_value=home.TOKEN_SECRET, verify_ssl=False
+        ).nodes("pve")
+
+
+def task_ended(node: Any, upid: str) -> None:
+    """Waits for a task that must end well."""
+    task = node.tasks(upid)
+    ended = eventually("the task to end", lambda: task.status.get().get("exitstatus"), 60)
+    assert ended == "OK", [line["t"] for line in task.log.get()]
 
 
 def eventually(what: str, probe: Callable[[], Any], within: float = 120.0) -> Any:

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
-from real_home import RealOperator, eventually
+from real_home import RealOperator, eventually, proxmox, task_ended
 
-from bench import enter, home
 from bench.hosts import cgroup, names
 
 pytestmark = pytest.mark.real
 VMID = 9000
 ADDRESS = "10.77.0.11"
-
-
-@contextmanager
-def proxmox() -> Iterator[Any]:
-    """The node's API, with the operator's token."""
-    from proxmoxer import ProxmoxAPI
-
-    with enter.network():
-        yield ProxmoxAPI(
-            names.PROXMOX, user="fo@pve", token_name="fo", token_value=home.TOKEN_SECRET, verify_ssl=False
-        ).nodes("pve")
-
-
-def done(node: Any, upid: str) -> None:
-    """Waits for a task that must end well."""
-    task = node.tasks(upid)
-    ended = eventually("the task to end", lambda: task.status.get().get("exitstatus"), 60)
-    assert ended == "OK", [line["t"] for line in task.log.get()]
 
 
 def boot_id(operator: RealOperator) -> str:
@@ -78,7 +55,7 @@ def test_the_guest_agent_is_the_machines_own(machines: RealOperator) -> None:
 def test_reset_and_reboot_are_new_boots(machines: RealOperator) -> None:
     before = boot_id(machines)
     with proxmox() as node:
-        done(node, node.qemu(VMID).status.reset.post())
+        task_ended(node, node.qemu(VMID).status.reset.post())
     after = eventually("the machine to be back", lambda: (now := boot_id(machines)) != before and now, 60)
     machines.ssh(ADDRESS, "sudo systemctl reboot")
     again = eventually("it to reboot", lambda: (now := boot_id(machines)) not in (before, after) and now, 60)
@@ -94,10 +71,10 @@ def test_a_bigger_disk_is_there_after_the_next_start(machines: RealOperator) -> 
 
     before = size()
     with proxmox() as node:
-        done(node, node.qemu(VMID).resize.put(disk="scsi0", size="+8G"))
-        done(node, node.qemu(VMID).status.shutdown.post())
+        task_ended(node, node.qemu(VMID).resize.put(disk="scsi0", size="+8G"))
+        task_ended(node, node.qemu(VMID).status.shutdown.post())
         assert node.qemu(VMID).status.current.get()["status"] == "stopped"
-        done(node, node.qemu(VMID).status.start.post())
+        task_ended(node, node.qemu(VMID).status.start.post())
     eventually("the machine to be back", lambda: boot_id(machines), 60)
     assert size() >= before + 7
 
@@ -106,8 +83,8 @@ def test_a_deleted_machine_leaves_no_trace_and_fo_makes_it_anew(machines: RealOp
     machines.set("CONTROLLER_DISK_GIB", "40")
     machines.ssh(ADDRESS, "sudo touch /opt/old")
     with proxmox() as node:
-        done(node, node.qemu(VMID).status.stop.post())
-        done(node, node.qemu(VMID).delete())
+        task_ended(node, node.qemu(VMID).status.stop.post())
+        task_ended(node, node.qemu(VMID).delete())
     assert not (names.NETNS / names.namespace(VMID)).exists()
     assert not [top for top in cgroup.hierarchies() if (top / names.CGROUP / str(VMID)).exists()]
     ended = machines.fo("bootstrap", "--until", "machines", timeout=300)

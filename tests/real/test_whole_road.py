@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_home import RealOperator, eventually
+from real_home import RealOperator, eventually, proxmox, task_ended
 
 pytestmark = pytest.mark.real
 MINUTES = 60
+DATA_DISK = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_fo-data"
 
 
 def ready(operator: RealOperator) -> set[str]:
@@ -61,7 +62,7 @@ def test_a_second_run_writes_nothing_anywhere(operator: RealOperator) -> None:
     assert "nothing to do" in again.err
     assert operator.proxmox_writes() == writes
     assert versions(operator) == before
-    assert operator.fo("plan", "--json").json == {"actions": []}
+    assert operator.fo("plan", "--json").json == {"actions": [], "held": []}
 
 
 def test_postcheck_proves_it_and_the_gate_lacks_only_the_human(operator: RealOperator, tmp_path: Path) -> None:
@@ -131,6 +132,33 @@ def test_a_machine_whose_plug_was_pulled_comes_back(operator: RealOperator) -> N
     assert ended.code == 0, ended.err[-4000:]
 
 
+def test_a_restart_waits_for_the_permit_and_then_drains_one_node_after_another(operator: RealOperator) -> None:
+    vmids = {"bench-c1": 9000, "bench-w1": 9010, "bench-w2": 9011}
+    before = {name: operator.get("node", name)["status"]["nodeInfo"]["bootID"] for name in vmids}
+    operator.set("NODE_C1_CORES", "3")
+    operator.set("WORKER_CORES", "3")
+    planned = operator.fo("plan", "--json").json
+    assert planned["actions"] == []
+    assert {(h["key"], h["permit"]) for h in planned["held"]} == {(f"restart/{n}", "--allow-reboots") for n in vmids}
+    ended = operator.fo("bootstrap", "--allow-reboots", timeout=10 * MINUTES)
+    assert ended.code == 0, ended.err[-4000:]
+    with proxmox() as vms:
+        assert [vms.qemu(vmid).config.get()["cores"] for vmid in vmids.values()] == [3, 3, 3]
+    for name in vmids:
+        node = operator.get("node", name)
+        assert node["status"]["nodeInfo"]["bootID"] != before[name]
+        assert "unschedulable" not in node["spec"]
+    assert ready(operator) >= vmids.keys()
+    assert operator.fo("plan", "--json").json == {"actions": [], "held": []}
+
+
+def test_k3s_keeps_its_data_on_the_data_disk(operator: RealOperator) -> None:
+    told = operator.ssh("10.77.0.22", "findmnt --noheadings --output SOURCE /var/lib/rancher; readlink -f " + DATA_DISK)
+    mounted, disk = told.out.split()
+    assert mounted == disk
+    assert operator.ssh("10.77.0.22", "sudo ls /var/lib/rancher/k3s/agent").out.split()
+
+
 def test_one_more_worker(operator: RealOperator) -> None:
     operator.set("WORKERS", "3")
     ended = operator.fo("bootstrap", timeout=10 * MINUTES)
@@ -139,8 +167,26 @@ def test_one_more_worker(operator: RealOperator) -> None:
     assert len(operator.get("nodes")["items"]) == 6
 
 
-def test_destroy_leaves_an_empty_proxmox(operator: RealOperator) -> None:
+def test_a_worker_that_the_env_file_names_no_more_goes_when_it_is_told_to(operator: RealOperator) -> None:
+    operator.set("WORKERS", "2")
+    planned = operator.fo("plan", "--json").json
+    assert planned["actions"] == []
+    assert [(h["key"], h["permit"]) for h in planned["held"]] == [("machine/bench-w3", "--remove bench-w3")]
+    ended = operator.fo("bootstrap", "--remove", "bench-w3", timeout=10 * MINUTES)
+    assert ended.code == 0, ended.err[-4000:]
+    assert ready(operator) == {"bench-c1", "bench-c2", "bench-c3", "bench-w1", "bench-w2"}
+    assert len(operator.get("nodes")["items"]) == 5
+    with proxmox() as node:
+        assert "bench-w3" not in [vm["name"] for vm in node.qemu.get()]
+
+
+def test_destroy_leaves_nothing_but_a_strangers_machine(operator: RealOperator) -> None:
+    with proxmox() as node:
+        task_ended(node, node.qemu.post(vmid=9150, name="bench-w9", tags="fo-bench", pool="fo-bench", memory=512))
     ended = operator.fo("destroy", "--confirm", operator.name, timeout=5 * MINUTES)
     assert ended.code == 0, ended.err[-4000:]
-    for name in ("c1", "c2", "c3", "w1", "w2", "w3"):
+    assert "left: VM 9150 (bench-w9) on pve: it is not ours" in ended.err
+    with proxmox() as node:
+        assert [(vm["vmid"], vm["name"]) for vm in node.qemu.get()] == [(9150, "bench-w9")]
+    for name in ("c1", "c2", "c3", "w1", "w2"):
         assert f"machine/bench-{name}" in operator.fo("plan").out

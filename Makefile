@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help bootstrap test test-real bench-build bench-clean lint types contracts wheel bench lock docs clean
+.PHONY: help bootstrap test test-real test-tools bench-build bench-clean lint types contracts wheel bench bench-machines bench-kills lock docs clean
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -25,6 +25,10 @@ test: $(VENV)/.dev ## Install what the tests need and run all of them
 
 test-real: bench-build ## The whole road and the contracts against real servers (root; bench/README.md)
 	scripts/test-real $(BIN)/python
+
+test-tools: $(VENV)/.dev ## Other people's tools against the lab: Ansible, a Go client, curl (from PyPI and the Go proxy)
+	scripts/tools-env $(PYTHON) build/tools
+	FO_TOOLS=build/tools $(BIN)/python -m pytest tests/contract/test_lab_pve_tools.py tests/contract/test_lab_pve_proxmoxer_docs.py
 
 bench-build: $(VENV)/.dev ## Build what the bench lacks: minutes the first time, nothing after
 	$(BIN)/python -m bench check
@@ -49,6 +53,12 @@ wheel: $(VENV)/.dev ## Build the wheel, install it into an empty venv, try it
 bench: $(VENV)/.dev ## Print the numbers of the README
 	$(BIN)/python bench/road.py
 	$(BIN)/python -m bench.real_numbers
+
+bench-machines: $(VENV)/.dev ## Print the numbers of the machine stage
+	$(BIN)/python bench/machines.py
+
+bench-kills: $(VENV)/.dev ## Kill fo two hundred times beside strangers' VMs
+	$(BIN)/python bench/kills.py
 
 docs: $(VENV)/.dev ## Write the generated reference pages anew
 	$(BIN)/python scripts/reference.py

@@ -93,10 +93,11 @@ class Operator:
         )  # fmt: skip
 
     def set(self, key: str, value: str) -> None:
-        """Changes a value of the env file in place."""
-        lines = [
-            f"{key}={value}" if line.startswith(f"{key}=") else line for line in self.env_file.read_text().split("\n")
-        ]
+        """Changes a value of the env file in place, or adds it."""
+        before = self.env_file.read_text().split("\n")
+        lines = [f"{key}={value}" if line.startswith(f"{key}=") else line for line in before]
+        if lines == before and f"{key}={value}" not in before:
+            lines.append(f"{key}={value}\n")
         self.env_file.write_text("\n".join(lines))
 
     def value(self, key: str) -> str:
@@ -105,6 +106,16 @@ class Operator:
             for line in self.env_file.read_text().split("\n")
             if line.startswith(f"{key}=")
         )
+
+    def ledger(self) -> list[str]:
+        """Every call that changed something, door first."""
+        from funoffshore.lab.base import Ledger, Store
+
+        store = Store(self.lab / "lab.sqlite")
+        try:
+            return [f"{entry['door']} {entry['what']}" for entry in Ledger(store).entries()]
+        finally:
+            store.close()
 
     def mutations(self) -> int:
         return int(self.fo("lab", "status", "-c", self.name, "--json").json["mutating_calls"])

@@ -18,6 +18,9 @@ from typing import Any
 from funoffshore import errors
 from funoffshore.plan import Action, Verb
 
+ASIDE = ("backup", "restore")
+"""What a run may be about without settling what an interrupted bootstrap began."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -115,6 +118,8 @@ def unfinished(state: Path) -> dict[str, dict[str, str]]:
     settled: set[str] = set()
     for folder in reversed(runs(state)):
         entries = list(read(folder))
+        if entries and entries[0].data.get("until") in ASIDE:
+            continue
         if any(e.event == "end" and e.data.get("outcome") == "done" for e in entries):
             break
         ids: dict[str, dict[str, str]] = {}

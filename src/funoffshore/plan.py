@@ -33,6 +33,8 @@ class Action:
     """``machines``, ``k3s`` or ``flux``: who applies it."""
     on: str = ""
     """Node the action concerns, for the line in the live display; empty when it is the whole cluster."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What the plan chose and the effect follows (``hypervisor``, ``vmid``); never a secret."""
 
     def __str__(self) -> str:
         return f"{self.verb} {self.key}, because {self.reason}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from funoffshore import errors, journal, run
 from funoffshore.config import ClusterConfig
@@ -38,11 +39,13 @@ class Outcome:
     rounds: int
     seconds: float
     """On the cluster's clock."""
+    held: tuple[machines.Held, ...] = ()
+    """What is not as desired and was not allowed."""
 
 
-def look(world: World, config: ClusterConfig) -> Facts:
-    """Reads every door once. Never changes anything."""
-    seen = machines.observe(world, config)
+def look(world: World, config: ClusterConfig, *, thorough: bool = True) -> Facts:
+    """Reads every door once. Never changes anything. ``thorough`` as in ``machines.observe``."""
+    seen = machines.observe(world, config, thorough=thorough)
     alive = [n for n in config.nodes if machines.is_running(seen, n.name)]
     hosts = {n.name: _unseen(seen.machine(n.name)) for n in config.nodes}
     hosts |= world.hosts.observe_all(alive)
@@ -63,20 +66,53 @@ def _unseen(machine: Reading[machines.Machine]) -> Reading[HostFacts]:
             return Unreadable("its machine is off")
 
 
-def plan(config: ClusterConfig, facts: Facts, until: str = "flux") -> Plan:
+def plan(config: ClusterConfig, facts: Facts, until: str = "flux", permits: machines.Permits = machines.NONE) -> Plan:
     """One graph over the whole chain, as far as ``until`` (``machines``, ``k3s``, ``flux``)."""
+    permits = _permitted(config, facts, until, permits)
+    first = machines.plan(config, facts.machines, facts.hosts, permits)
     actions = [
-        *machines.plan(config, facts.machines, facts.hosts),
+        *first,
+        *k3s.leave_plan(config, facts.k3s, *_going(first)),
         *k3s.plan(config, facts.k3s),
         *flux.plan(config, facts.flux),
     ]
     return Plan.of(actions).until(until)
 
 
-def problems(config: ClusterConfig, facts: Facts, until: str = "flux") -> list[errors.FoError]:
+def held(
+    config: ClusterConfig, facts: Facts, until: str = "flux", permits: machines.Permits = machines.NONE
+) -> list[machines.Held]:
+    """What ``plan`` leaves out because the operator has not allowed it."""
+    return machines.held(config, facts.machines, _permitted(config, facts, until, permits))
+
+
+def advice(config: ClusterConfig, facts: Facts) -> list[str]:
+    """What stops no plan, and should be known before it runs."""
+    return [sentence for _, sentence in machines.advice(config, facts.machines)]
+
+
+def problems(
+    config: ClusterConfig, facts: Facts, until: str = "flux", permits: machines.Permits = machines.NONE
+) -> list[errors.FoError]:
     """What stands in the way before anything may be changed; empty when nothing does."""
-    found = list(machines.problems(config, facts.machines))
+    permits = _permitted(config, facts, until, permits)
+    found = list(machines.problems(config, facts.machines, permits))
+    if not found:
+        found += k3s.leave_problems(
+            config, facts.k3s, *_going(machines.plan(config, facts.machines, facts.hosts, permits))
+        )
     return found + flux.problems(config, facts.flux) if until == "flux" else found
+
+
+def _permitted(config: ClusterConfig, facts: Facts, until: str, permits: machines.Permits) -> machines.Permits:
+    """A plan that ends before K3s cannot drain a node, so it takes none away."""
+    return machines.NONE if until == "machines" and k3s.cluster_exists(config, facts.k3s) is not False else permits
+
+
+def _going(actions: list[Action]) -> tuple[list[str], list[str]]:
+    """Names of the machines that these actions restart, and of those that they delete."""
+    restarting = [a.on for a in actions if a.key.startswith("restart/")]
+    return restarting, [a.on for a in actions if _ends(a)]
 
 
 def apply(world: World, config: ClusterConfig, action: Action, step: run.Step) -> None:
@@ -93,38 +129,39 @@ def converge(
     stop: threading.Event,
     until: str = "flux",
     heard: Callable[[str], None] = lambda sentence: None,
+    permits: machines.Permits = machines.NONE,
 ) -> Outcome:
-    """Runs until a fresh look plans nothing. Raises what an action raised first, a problem found before anything
-    was changed, or StillPlannedError for an action that ended well and is planned again unchanged."""
+    """Runs until a fresh look plans nothing that ``permits`` allow. Raises what an action raised first, a problem found
+    before anything was changed, or StillPlannedError for an action that ended well and is planned again unchanged."""
     start = world.clock.monotonic()
     earlier = journal.unfinished(config.state)
     applied: Counter[tuple[str, str, str]] = Counter()
     changes = 0
     for round_ in range(1, ROUNDS + 1):
         heard("looking at what is there" if round_ == 1 else "looking again, to be sure")
-        facts = look(world, config)
-        if found := problems(config, facts, until):
+        facts = look(world, config, thorough=bool(permits))
+        if found := problems(config, facts, until, permits):
             raise _joined(found)
-        wanted = plan(config, facts, until)
+        wanted = plan(config, facts, until, permits)
         if not wanted:
-            return Outcome(changes, round_, world.clock.monotonic() - start)
+            left = tuple(held(config, facts, until, permits))
+            return Outcome(changes, round_, world.clock.monotonic() - start, left)
         _refuse_repeats(wanted, applied)
-        run.execute(
-            wanted,
-            lambda action, step: apply(world, config, action, step),
-            log,
-            events,
-            stop,
-            earlier,
-            run.capacity(config),
-        )
+        act = partial(apply, world, config)
+        run.execute(wanted, act, log, events, stop, earlier, run.capacity(config))
         applied.update((a.verb.value, a.key, a.reason) for a in wanted.actions.values())
         changes += sum(a.verb is not Verb.WAIT for a in wanted.actions.values())
         earlier = {}
+        # Made anew once and no more, however the next look may find it.
+        permits = replace(permits, replace=permits.replace - {a.on for a in wanted.actions.values() if _ends(a)})
     raise errors.StillPlannedError(
         f"after {ROUNDS} rounds something is still to be done: {next(iter(wanted.actions.values()))}",
         fix="look at what else changes this cluster",
     )
+
+
+def _ends(action: Action) -> bool:
+    return action.verb is Verb.DELETE and action.key.startswith("machine/")
 
 
 def _refuse_repeats(wanted: Plan, applied: Counter[tuple[str, str, str]]) -> None:

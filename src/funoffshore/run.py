@@ -14,10 +14,11 @@ from funoffshore.config import ClusterConfig
 from funoffshore.journal import Journal
 from funoffshore.plan import Action, Plan, Verb
 
-CAPACITY: Mapping[str, int] = {"storage": 3, "etcd": 1, "agents": 10}
-"""How many actions of a lane run at once. Storage: more imports at a time may only queue for the disk, so the
-operator says how many (STORAGE_PARALLEL); etcd: a second learner breaks a join (k3s issue 4335); agents: the
-supervisor's own cap."""
+CAPACITY: Mapping[str, int] = {"storage": 3, "image": 4, "restart": 1, "etcd": 1, "agents": 10}
+"""How many actions of a lane run at once; ``storage/nvme@pve1`` is a lane of its own with the capacity of ``storage``.
+
+Storage: more imports at a time may only queue for the disk, so the operator says how many (STORAGE_PARALLEL); image:
+downloads share one uplink; etcd: a second learner breaks a join (k3s issue 4335); agents: the supervisor's own cap."""
 
 WORKERS = 96
 """Threads. Most of them only wait for a machine."""
@@ -128,11 +129,16 @@ def _startable(
     used = Counter(a.lane for a in running.values() if a.lane)
     chosen = []
     for action in plan.ready(done):
-        if action.key in busy or (action.lane and used[action.lane] >= lanes.get(action.lane, WORKERS)):
+        if action.key in busy or (action.lane and used[action.lane] >= lane_capacity(action.lane, lanes)):
             continue
         used[action.lane] += 1 if action.lane else 0
         chosen.append(action)
     return chosen
+
+
+def lane_capacity(lane: str, lanes: Mapping[str, int]) -> int:
+    """How many actions of ``lane`` may run at once."""
+    return lanes.get(lane.partition("/")[0], WORKERS)
 
 
 def _note(journal: Journal, events: Events, action: Action, error: BaseException | None) -> None:

@@ -1,6 +1,8 @@
 """The NoCloud seed: what a machine is told before its first boot. Pure: config and node in, the bytes of an ISO out.
 
-The ISO holds the machine's private host key and nothing else that is secret; it is deleted once the host is reached.
+The ISO holds the machine's private host key (with SSH_TRUST=seed) and nothing else that is secret; it is deleted once
+the host is reached. What a machine needs beside name, address and keys is here for whoever has to bring it there
+without an ISO, too.
 Format: cloud-init's NoCloud data source (volume id ``cidata``; user-data, meta-data, network-config).
 """
 
@@ -16,6 +18,20 @@ import yaml
 from funoffshore.config import ClusterConfig, Node
 
 SSHD_DROP_IN = "/etc/ssh/sshd_config.d/10-fo.conf"
+PACKAGES = ("qemu-guest-agent", "nfs-common")
+AGENT_UNIT = "qemu-guest-agent.service"
+DATA_ID = "scsi-0QEMU_QEMU_HARDDISK_fo-data"
+"""Name below /dev/disk/by-id of the disk whose serial number is ``fo-data``: the same at every boot, unlike sdb."""
+DATA_DEVICE = f"/dev/disk/by-id/{DATA_ID}"
+DATA_FOLDER = "/var/lib/rancher"
+DATA_LABEL = "fo-data"
+DATA_TYPE = "ext4"
+DATA_OPTIONS = "defaults,nofail,x-systemd.device-timeout=30s"
+"""A machine whose data disk is gone still boots and can be looked at, half a minute later."""
+UPGRADES = ("apt-daily.service", "apt-daily-upgrade.service")
+"""What Debian and Ubuntu upgrade packages with, unasked. Masked below /run only, so that they are held until the next
+boot: the first one neither changes what was pinned nor waits for their lock, and later the distribution's own
+rules hold."""
 _MODULES = ("br_netfilter", "overlay", "nf_conntrack")
 _SYSCTLS = {
     "net.ipv4.ip_forward": 1,
@@ -93,12 +109,14 @@ def user_data(config: ClusterConfig, node: Node) -> dict[str, Any]:
         "disable_root": True,
         "ssh_pwauth": False,
         "ssh_deletekeys": True,
-        "ssh_keys": _host_keys(config, node),
+        **({"ssh_keys": _host_keys(config, node)} if config.ssh.trust == "seed" else {}),
+        "bootcmd": [mask_upgrades()],
+        **(_data_disk() if node.data_disk_gib else {}),
         "package_update": True,
         "package_upgrade": False,
-        "packages": ["qemu-guest-agent", "nfs-common"],
-        "write_files": _files(config),
-        "runcmd": _commands(config),
+        "packages": list(PACKAGES),
+        "write_files": [_file(path, content) for path, content in files(config).items()],
+        "runcmd": [*setup_commands(), *_relisten(config)],
     }
 
 
@@ -131,13 +149,28 @@ def _settle_check(pem: str) -> str:
     return "\n".join([head, *(encoded[at : at + 70] for at in range(0, len(encoded), 70)), tail, ""])
 
 
-def _files(config: ClusterConfig) -> list[dict[str, str]]:
+def files(config: ClusterConfig) -> dict[str, str]:
+    """Path → content of the files that K3s and a safe sshd need; all root's, 0644."""
     port = f"Port {config.ssh.port}\n" if config.ssh.port != 22 else ""
-    sshd = f"{port}PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\n"
+    return {
+        SSHD_DROP_IN: f"{port}PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\n",
+        "/etc/modules-load.d/90-fo.conf": "".join(f"{name}\n" for name in _MODULES),
+        "/etc/sysctl.d/90-fo.conf": "".join(f"{name} = {value}\n" for name, value in _SYSCTLS.items()),
+    }
+
+
+def mask_upgrades() -> list[str]:
+    """The command that keeps the distribution from upgrading anything until the next boot."""
+    return ["systemctl", "mask", "--runtime", *UPGRADES]
+
+
+def setup_commands() -> list[list[str]]:
+    """What makes files and packages take effect without a restart; each may be run again."""
     return [
-        _file(SSHD_DROP_IN, sshd),
-        _file("/etc/modules-load.d/90-fo.conf", "".join(f"{name}\n" for name in _MODULES)),
-        _file("/etc/sysctl.d/90-fo.conf", "".join(f"{name} = {value}\n" for name, value in _SYSCTLS.items())),
+        ["modprobe", "-a", *_MODULES],
+        ["sysctl", "--system"],
+        ["systemctl", "enable", AGENT_UNIT],
+        ["systemctl", "start", AGENT_UNIT],
     ]
 
 
@@ -145,17 +178,22 @@ def _file(path: str, content: str) -> dict[str, str]:
     return {"path": path, "content": content, "owner": "root:root", "permissions": "0644"}
 
 
-def _commands(config: ClusterConfig) -> list[list[str]]:
-    commands = [
-        ["modprobe", "-a", *_MODULES],
-        ["sysctl", "--system"],
-        ["systemctl", "start", "qemu-guest-agent.service"],
-    ]
-    if config.ssh.port != 22:
-        # Where systemd listens for sshd (Ubuntu 22.10 and later), it read the port before the file was written.
-        relisten = "systemctl daemon-reload; systemctl is-active -q ssh.socket && systemctl restart ssh.socket || true"
-        commands.append(["sh", "-c", relisten])
-    return commands
+def _data_disk() -> dict[str, Any]:
+    """Of ``partition`` only *any* never formats over something: a file system of that type is taken as it is, a disk
+    with any other is left alone (cloudinit/config/cc_disk_setup.py, find_device_node)."""
+    system = {"label": DATA_LABEL, "filesystem": DATA_TYPE, "device": DATA_DEVICE, "partition": "any"}
+    return {
+        "fs_setup": [{**system, "overwrite": False}],
+        "mounts": [[DATA_DEVICE, DATA_FOLDER, DATA_TYPE, DATA_OPTIONS, "0", "2"]],
+    }
+
+
+def _relisten(config: ClusterConfig) -> list[list[str]]:
+    if config.ssh.port == 22:
+        return []
+    # Where systemd listens for sshd (Ubuntu 22.10 and later), it read the port before the file was written.
+    relisten = "systemctl daemon-reload; systemctl is-active -q ssh.socket && systemctl restart ssh.socket || true"
+    return [["sh", "-c", relisten]]
 
 
 def _yaml(document: dict[str, Any]) -> str:

@@ -99,8 +99,9 @@ def critical_path(spans: Sequence[Span]) -> CriticalPath:
 def lane_bound(spans: Sequence[Span], capacity: Mapping[str, int]) -> float:
     """Seconds that no run of these actions can beat because of its narrowest lane.
 
-    For a lane of capacity c: the shortest head before any of its actions, all its work divided by c, and the
-    shortest tail behind any of them. The largest of these; 0 when no action is in a lane that ``capacity`` names.
+    For a lane: the shortest head before any of its actions, what its work needs at its capacity, and the shortest tail
+    behind any of them. The largest of these; 0 when no action is in a lane that ``capacity`` names.
+    ``storage/nvme@pve1`` is a lane of its own with the capacity of ``storage``.
     """
     ordered = sorted(spans, key=lambda s: s.start)
     before = _predecessors(ordered)
@@ -110,12 +111,18 @@ def lane_bound(spans: Sequence[Span], capacity: Mapping[str, int]) -> float:
         for earlier in before[at]:
             tails[earlier] = max(tails[earlier], ordered[at].seconds + tails[at])
     bound = 0.0
-    for lane, width in capacity.items():
+    for lane in {s.lane for s in ordered if s.lane.partition("/")[0] in capacity}:
         inside = [i for i, s in enumerate(ordered) if s.lane == lane]
-        if inside:
-            work = math.fsum(ordered[i].seconds for i in inside) / width
-            bound = max(bound, min(heads[i] for i in inside) + work + min(tails[i] for i in inside))
+        work = _least([ordered[i].seconds for i in inside], capacity[lane.partition("/")[0]])
+        bound = max(bound, min(heads[i] for i in inside) + work + min(tails[i] for i in inside))
     return bound
+
+
+def _least(durations: list[float], width: int) -> float:
+    """Seconds that ``width`` at once need at least: the work in equal parts, or, as no action can be cut in two, the
+    shortest ones of as many as one place gets when the actions are dealt out evenly."""
+    rows = -(-len(durations) // width)
+    return max(math.fsum(durations) / width, math.fsum(sorted(durations)[:rows]))
 
 
 def _predecessors(ordered: Sequence[Span]) -> list[list[int]]:

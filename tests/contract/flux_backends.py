@@ -81,7 +81,7 @@ class Flux:
         self.world = World(
             clock=servers.clock, proxmox=cast("Any", None), hosts=cast("Any", None),
             kube=Kube(servers.kubeconfig, routes, servers.clock), repo=Repo(self.config, routes),
-            downloads=Downloads(folder / "cache", routes),
+            downloads=Downloads(folder / "cache", routes), reach=cast("Any", None),
         )  # fmt: skip
         self.kube = self.world.kube
         stage.apply(self.world, self.config, Action(Verb.CREATE, "flux/controllers", "", stage="flux"), Said())

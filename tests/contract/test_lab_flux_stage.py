@@ -92,6 +92,7 @@ class Home:
             kube=Kube(self.served.kubeconfig, routes, self.kit.clock),
             repo=Repo(self.config, routes),
             downloads=Downloads(directory / "cache", routes),
+            reach=cast("Any", None),
         )
 
     def publish(self, files: dict[str, str | None]) -> str:

@@ -82,7 +82,7 @@ def test_the_second_bootstrap_changes_nothing(finished: Operator) -> None:
     assert again.code == 0, again.err
     assert "nothing to do" in again.err
     assert finished.mutations() == before
-    assert finished.fo("plan", "--json").json == {"actions": []}
+    assert finished.fo("plan", "--json").json == {"actions": [], "held": []}
 
 
 def test_status_says_what_was_proven(finished: Operator) -> None:
@@ -278,16 +278,76 @@ def test_destroy_takes_ours_and_nothing_else(fresh: Operator) -> None:
     assert {"machine/lab-c1", "machine/lab-w1"} <= keys
 
 
-def test_a_stranger_in_our_place_is_named_and_left_alone(fresh: Operator) -> None:
+def test_a_stranger_in_our_place_is_left_alone(fresh: Operator) -> None:
     fresh.fo("plan")
+    first = fresh.value("VMID_FIRST")
+    with proxmox_of(fresh) as proxmox:
+        proxmox.add_stranger(int(first), "nas")
+    plan = fresh.fo("plan", "--json").json["actions"]
+    assert first not in {a["values"].get("vmid") for a in plan}
+    ended = fresh.fo("bootstrap", "--until", "machines")
+    assert ended.code == 0, ended.err
+    destroyed = fresh.fo("destroy", "--confirm", "lab")
+    assert destroyed.code == 0, destroyed.err
+    assert f"left: VM {first} (nas)" in destroyed.err
+    assert [e for e in fresh.ledger() if f"/qemu/{first}" in e or e.endswith(f"/qemu {first}")] == []
+
+
+def test_a_stranger_in_a_pinned_place_is_named(fresh: Operator) -> None:
+    fresh.fo("plan")
+    fresh.set("NODE_C1_VMID", fresh.value("VMID_FIRST"))
     with proxmox_of(fresh) as proxmox:
         proxmox.add_stranger(int(fresh.value("VMID_FIRST")), "nas")
     ended = fresh.fo("bootstrap")
     assert ended.code == 10, ended.err
-    assert fresh.value("VMID_FIRST") in ended.err
+    assert "nas" in ended.err
     assert fresh.mutations() == 0
-    destroyed = fresh.fo("destroy", "--confirm", "lab")
-    assert fresh.mutations() == 0, destroyed.err
+
+
+def test_a_worker_more_and_a_worker_less(fresh: Operator) -> None:
+    assert fresh.fo("bootstrap").code == 0
+    fresh.set("WORKERS", "2")
+    grown = fresh.fo("bootstrap")
+    assert grown.code == 0, grown.err
+    fresh.set("WORKERS", "1")
+    kept = fresh.fo("bootstrap")
+    assert kept.code == 0, kept.err
+    assert "machine/lab-w2" in kept.out
+    assert "--remove lab-w2" in kept.out
+    before = len(fresh.ledger())
+    gone = fresh.fo("bootstrap", "--remove", "lab-w2")
+    assert gone.code == 0, gone.err
+    done = fresh.ledger()[before:]
+    assert "kube DELETE v1/Node lab-w2" in done
+    assert "pve DELETE /nodes/pve/qemu/9011" in done
+    assert fresh.fo("plan", "--json").json == {"actions": [], "held": []}
+
+
+def test_restarts_are_drained_and_done_one_at_a_time(fresh: Operator) -> None:
+    assert fresh.fo("bootstrap").code == 0
+    fresh.set("WORKER_CORES", "3")
+    fresh.set("CONTROLLER_CORES", "3")
+    plan = fresh.fo("plan", "--json").json
+    assert plan["actions"] == []
+    assert {h["permit"] for h in plan["held"]} == {"--allow-reboots"}
+    done = fresh.fo("bootstrap", "--allow-reboots")
+    assert done.code == 0, done.err
+    order = [line.split("] ")[1].split(":")[0] for line in done.err.splitlines() if ": done in" in line]
+    ours = [key for key in order if key.split("/")[0] in ("drain", "restart", "uncordon")]
+    assert ours == [f"{kind}/{name}" for name in ("lab-c1", "lab-w1") for kind in ("drain", "restart", "uncordon")]
+    assert fresh.fo("plan", "--json").json == {"actions": [], "held": []}
+    assert fresh.fo("postcheck").code == 0
+
+
+def test_a_worker_is_made_anew(fresh: Operator) -> None:
+    assert fresh.fo("bootstrap").code == 0
+    unknown = fresh.fo("bootstrap", "--replace", "lab-w9")
+    assert unknown.code == 2
+    done = fresh.fo("bootstrap", "--replace", "lab-w1")
+    assert done.code == 0, done.err
+    creations = [e for e in fresh.ledger() if e.startswith("pve POST /nodes/pve/qemu ")]
+    assert len(creations) == 3
+    assert fresh.fo("plan", "--json").json == {"actions": [], "held": []}
 
 
 def test_another_lab_with_detours_on_another_release(tmp_path: Path) -> None:
@@ -329,7 +389,7 @@ def test_killed_ten_times_it_ends_in_the_same_state(tmp_path: Path) -> None:
                 fo.communicate()
         ended = home.fo("bootstrap", timeout=300)
         assert ended.code == 0, ended.err
-    assert home.fo("plan", "--json").json == {"actions": []}
+    assert home.fo("plan", "--json").json == {"actions": [], "held": []}
     creates = [e for e in _ledger(home) if e.startswith("POST /nodes/") and "/qemu " in e and "/qemu/" not in e]
     assert len(creates) == len(set(creates)) == 5, creates
 
@@ -378,7 +438,7 @@ def test_a_machine_that_was_switched_off_is_started_again(fresh: Operator) -> No
         assert keys.get("k3s/lab-w1", "wait for") == "wait for"
         ended = fresh.fo("bootstrap")
         assert ended.code == 0, ended.err
-        assert fresh.fo("plan", "--json").json == {"actions": []}
+        assert fresh.fo("plan", "--json").json == {"actions": [], "held": []}
 
 
 def _power_off(cluster: config.ClusterConfig, vmid: int) -> None:

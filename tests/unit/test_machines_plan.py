@@ -1,105 +1,28 @@
-"""The machines stage without a world: facts in, actions or problems out."""
+"""The machines stage without a world: facts in, actions out."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from machines_kit import config, facts, host, hypervisor, line, machine, options
 
-from funoffshore import errors, seed
-from funoffshore.config import ClusterConfig, Node, loader, new
-from funoffshore.plan import Action, Plan
-from funoffshore.reading import Absent, Present, Reading, Unreadable
+from funoffshore import errors
+from funoffshore.plan import Plan, Verb
+from funoffshore.reading import Absent, Present
 from funoffshore.stages import machines
-from funoffshore.stages.machines import Hypervisor, Machine, MachineFacts, Missing, hardware
-from funoffshore.world.proxmox import Storage
-from funoffshore.world.ssh import FileFact, HostFacts
+from funoffshore.stages.machines import MachineFacts, Permits, shape
+from funoffshore.stages.machines.facts import Availability, Firewall, Guest, Missing
+from funoffshore.world.proxmox import VmConfig
+from funoffshore.world.ssh import FileFact
 
 TABLE = json.loads(Path(__file__).with_suffix(".json").read_text())
-DIGEST = "a" * 64
-PINS = dict.fromkeys(("PROXMOX_FINGERPRINT", "IMAGE_SHA256", "K3S_SHA256", "FLUX_INSTALL_SHA256"), DIGEST)
-GIB = 2**30
-UNSEEN = Unreadable("the door is shut")
-
-
-@cache
-def config() -> ClusterConfig:
-    """One controller, one worker."""
-    whole = loader.parse(new.generate("lab", PINS, lab=True), "lab", Path("/nowhere"))
-    return replace(whole, nodes=(whole.node("lab-c1"), whole.node("lab-w1")))
-
-
-def machine(node: Node, **changed: Any) -> Machine:
-    if changed.get("cdrom") == "seed":
-        changed["cdrom"] = hardware.seed_volume(config(), node)
-    ours = Machine(
-        hypervisor="pve", vmid=node.vmid, name=node.name, identity=str(node.identity), running=True,
-        cores=node.cores, memory_mib=node.memory_mib, disk_gib=node.disk_gib,
-    )  # fmt: skip
-    return replace(ours, **changed)
-
-
-def reading(word: str, value: str) -> Reading[str]:
-    if word == "absent":
-        return Absent()
-    return UNSEEN if word == "unreadable" else Present(value)
-
-
-def host(word: str) -> Reading[HostFacts]:
-    if word in {"absent", "unreadable"}:
-        return Absent() if word == "absent" else UNSEEN
-    settled = word == "disabled"
-    marker: Reading[FileFact] = Present(FileFact("file", 0o644, "0:0", 1)) if settled else Absent()
-    return Present(
-        HostFacts(
-            hostname="", uuid="", boot_id="", arch="x86_64", os="debian 13", kernel="", clock_skew=0.0,
-            clock_synced=True, cloud_init=word, memory_mib=1, swap_mib=0, cpus=1, cgroup2=True, default_route="",  # type: ignore[arg-type]
-            listening=frozenset(), files={"/etc/cloud/cloud-init.disabled": marker},
-        )
-    )  # fmt: skip
-
-
-def hypervisor(**changed: Any) -> Hypervisor:
-    storages = {
-        "local-lvm": Storage("local-lvm", frozenset({"images"}), 500 * GIB, True, False),
-        "local": Storage("local", frozenset({"import", "iso"}), 50 * GIB, True, False),
-    }
-    return replace(Hypervisor(True, 64 * GIB, storages, frozenset({"vmbr0"})), **changed)
-
-
-def facts(case: dict[str, Any], **changed: Any) -> MachineFacts:
-    seen: dict[str, Reading[Machine]] = {}
-    for node in config().nodes:
-        said = case["machines"].get(node.name, "absent")
-        seen[node.name] = (
-            Present(machine(node, **said)) if isinstance(said, dict) else Absent() if said == "absent" else UNSEEN
-        )
-    seeds = {
-        node.name: reading(case.get("seeds", {}).get(node.name, "absent"), hardware.seed_volume(config(), node))
-        for node in config().nodes
-    }
-    whole = MachineFacts(
-        release=Present((9, 1)),
-        machines=seen,
-        pool=reading(case.get("pool", "present"), "fo-lab"),
-        images={"pve": reading(case.get("image", "present"), "x")},
-        seeds=seeds,
-        hypervisors={"pve": Present(hypervisor())},
-    )
-    return replace(whole, **changed)
-
-
-def line(action: Action) -> str:
-    after = f" after {' '.join(sorted(action.after))}" if action.after else ""
-    return f"{action.verb} {action.key}{after}{f' [{action.lane}]' if action.lane else ''}"
-
-
 NOTHING: dict[str, Any] = {"machines": {}}
 ALL: dict[str, Any] = {"machines": {"lab-c1": {}, "lab-w1": {}}}
+SETTLED = {"lab-c1": host("disabled"), "lab-w1": host("disabled")}
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case["name"])
@@ -111,139 +34,165 @@ def test_plan(case: dict[str, Any]) -> None:
     Plan.of(actions)
 
 
-def test_reasons_name_the_difference() -> None:
-    case = {"machines": {"lab-c1": {"cores": 1, "memory_mib": 1024, "disk_gib": 8.0}, "lab-w1": {}}}
-    action = machines.plan(config(), facts(case), {"lab-w1": host("disabled")})[0]
-    assert action.reason == (
-        "it has 1 cores, not 2, it has 1024 MiB of memory, not 4096, its disk has 8 GiB, not 32"
-        " (the guest sees it after its next restart)"
-    )
+def test_a_new_machine_is_told_where_it_goes_and_why() -> None:
+    create = next(a for a in machines.plan(config(), facts(NOTHING), {}) if a.key == "machine/lab-c1")
+    assert create.values == {"hypervisor": "pve", "vmid": "9000"}
+    assert create.reason.startswith("it is absent; VM 9000 on pve: ")
+    assert "GiB of memory stay free" in create.reason
+
+
+def test_what_can_be_done_without_a_restart_is_done() -> None:
+    node = config().node("lab-c1")
+    disk = options(node)["scsi0"].replace("size=32G", "size=8G")
+    case = {"machines": {"lab-c1": {"options": {"scsi0": disk, "onboot": "0"}}, "lab-w1": {}}}
+    (action,) = machines.plan(config(), facts(case), SETTLED)
+    assert (action.verb, action.key) == (Verb.CHANGE, "machine/lab-c1")
+    assert "its disk has 8 GiB, not 32" in action.reason
+    assert "it does not start with its Proxmox node" in action.reason
+
+
+FEWER_CORES: dict[str, Any] = {"machines": {"lab-c1": {"options": {"cores": "1"}}, "lab-w1": {}}}
+
+
+def test_a_restart_is_held_back_until_it_is_allowed() -> None:
+    assert machines.plan(config(), facts(FEWER_CORES), SETTLED) == []
+    (held,) = machines.held(config(), facts(FEWER_CORES), machines.NONE)
+    assert (held.key, held.permit) == ("restart/lab-c1", "--allow-reboots")
+    assert held.reason == "it has 1 cores, not 2"
+    allowed = Permits(reboots=True)
+    (action,) = machines.plan(config(), facts(FEWER_CORES), SETTLED, allowed)
+    assert line(action) == "change restart/lab-c1 after drain/lab-c1 grow/lab-c1 machine/lab-c1 [restart]"
+    assert machines.held(config(), facts(FEWER_CORES), allowed) == []
+
+
+def test_restarts_wait_for_one_another() -> None:
+    both = {"machines": {"lab-c1": {"options": {"cores": "1"}}, "lab-w1": {"options": {"cores": "1"}}}}
+    first, second = machines.plan(config(), facts(both), SETTLED, Permits(reboots=True))
+    assert first.key == "restart/lab-c1"
+    assert {"restart/lab-c1", "host/lab-c1", "uncordon/lab-c1"} <= second.after
+
+
+def test_what_waits_for_a_restart_already_is_held_back_too() -> None:
+    waiting = machine(config().node("lab-c1"), {"pending": {"cores": ("1", "2")}})
+    seen = facts(ALL, machines={"lab-c1": Present(waiting), "lab-w1": Present(machine(config().node("lab-w1")))})
+    (held,) = machines.held(config(), seen, machines.NONE)
+    assert held.reason == "it has 1 cores, not 2 (already set, waits for a restart)"
+
+
+def test_a_machine_that_is_off_needs_no_permit() -> None:
+    case = {"machines": {"lab-c1": {"running": False, "options": {"cores": "1"}}, "lab-w1": {}}}
+    keys = [a.key for a in machines.plan(config(), facts(case), SETTLED)]
+    assert keys == ["machine/lab-c1", "power/lab-c1"]
+    assert machines.held(config(), facts(case), machines.NONE) == []
+
+
+OTHER_FIRMWARE: dict[str, Any] = {"machines": {"lab-c1": {}, "lab-w1": {"options": {"bios": "ovmf"}}}}
+
+
+def test_a_machine_is_made_anew_only_by_name() -> None:
+    assert machines.plan(config(), facts(OTHER_FIRMWARE), SETTLED) == []
+    (held,) = machines.held(config(), facts(OTHER_FIRMWARE), Permits(reboots=True))
+    assert held.permit == "--replace lab-w1"
+    allowed = Permits(replace=frozenset({"lab-w1"}))
+    (action,) = machines.plan(config(), facts(OTHER_FIRMWARE), SETTLED, allowed)
+    assert line(action) == "delete machine/lab-w1 after drain/lab-w1 leave/lab-w1"
+    assert machines.held(config(), facts(OTHER_FIRMWARE), allowed) == []
+
+
+def test_a_machine_that_the_env_file_names_no_more_is_removed_only_by_name() -> None:
+    former = {"lab-w2": replace(machine(config().node("lab-w1")), vmid=9011, name="lab-w2")}
+    seen = facts(ALL, former=former)
+    assert machines.plan(config(), seen, SETTLED) == []
+    assert [h.permit for h in machines.held(config(), seen, machines.NONE)] == ["--remove lab-w2"]
+    (action,) = machines.plan(config(), seen, SETTLED, Permits(remove=frozenset({"lab-w2"})))
+    assert line(action) == "delete machine/lab-w2 after drain/lab-w2 leave/lab-w2"
+    assert action.values == {"hypervisor": "pve", "vmid": "9011"}
+
+
+def test_a_locked_machine_is_left_alone() -> None:
+    case = {"machines": {"lab-c1": {"lock": "backup", "options": {"onboot": "0"}}, "lab-w1": {}}}
+    assert machines.plan(config(), facts(case), SETTLED, Permits(reboots=True)) == []
+    (held,) = machines.held(config(), facts(case), Permits(reboots=True))
+    assert (held.permit, "it is locked: backup" in held.reason) == ("", True)
+
+
+def test_cloud_init_keys_are_never_a_difference() -> None:
+    changed = {"ciuser": "x", "sshkeys": "y", "ipconfig0": "ip=dhcp", "nameserver": "9.9.9.9", "cipassword": "z"}
+    case = {"machines": {"lab-c1": {"options": changed}, "lab-w1": {}}}
+    assert machines.plan(config(), facts(case), SETTLED, Permits(reboots=True)) == []
+    assert machines.held(config(), facts(case), machines.NONE) == []
 
 
 def test_a_marker_written_by_hand_settles_a_failed_cloud_init() -> None:
     failed = host("error")
     assert isinstance(failed, Present)
-    assert [a.key for a in machines.plan(config(), facts(ALL), {"lab-c1": failed, "lab-w1": host("disabled")})] == [
-        "host/lab-c1"
-    ]
+    hosts = {"lab-c1": failed, "lab-w1": host("disabled")}
+    assert [a.key for a in machines.plan(config(), facts(ALL), hosts)] == ["host/lab-c1"]
     mended = replace(failed.value, files={"/etc/cloud/cloud-init.disabled": Present(FileFact("file", 0o644, "0:0", 0))})
-    assert machines.plan(config(), facts(ALL), {"lab-c1": Present(mended), "lab-w1": host("disabled")}) == []
+    assert machines.plan(config(), facts(ALL), {**hosts, "lab-c1": Present(mended)}) == []
 
 
-def first(problem_facts: MachineFacts, kind: type[errors.FoError], *words: str) -> errors.FoError:
-    """The first problem, which must be of that class and say these words."""
-    found = machines.problems(config(), problem_facts)
-    assert found, "no problem was found"
-    assert type(found[0]) is kind
-    text = f"{found[0].message} | {found[0].fix} | {found[0].evidence}"
-    assert [w for w in words if w not in text] == []
-    return found[0]
-
-
-def test_no_problem() -> None:
-    assert machines.problems(config(), facts(NOTHING)) == []
-    assert machines.problems(config(), facts(ALL)) == []
-
-
-def test_a_door_that_is_shut_is_the_only_problem() -> None:
-    shut = errors.TrustError("not the pinned one")
-    assert machines.problems(config(), facts(NOTHING, door=shut)) == [shut]
-
-
-def test_missing_privileges_are_all_named_with_their_remedy() -> None:
-    lacking = (
-        Missing("/vms", "VM.PowerMgmt", "start machines"),
-        Missing("/storage/local", "Datastore.Allocate", "delete the seeds"),
+def test_one_image_for_each_storage() -> None:
+    spread = replace(
+        config(),
+        proxmox=replace(config().proxmox, nodes=("pve", "pve2")),
+        nodes=(replace(config().nodes[0], hypervisor="pve"), replace(config().nodes[1], hypervisor="pve2")),
     )
-    first(
-        facts(NOTHING, missing=lacking), errors.PreflightError,
-        "VM.PowerMgmt on /vms", "Datastore.Allocate on /storage/local", "pveum acl modify /vms",
-        "pveum acl modify /storage/local", "--tokens 'fo@pve!fo'",
-    )  # fmt: skip
+    own = {"pve": Present(hypervisor()), "pve2": Present(hypervisor())}
+    seen = facts({**NOTHING, "image": "absent"}, hypervisors=own, images={"pve": Absent(), "pve2": Absent()})
+    keys = [a.key for a in machines.plan(spread, seen, {}) if a.key.startswith("image/")]
+    assert keys == ["image/local@pve", "image/local@pve2"]
+    store = replace(hypervisor().storages["local"], shared=True)
+    shared = hypervisor(storages={**hypervisor().storages, "local": store})
+    seen = replace(seen, hypervisors={"pve": Present(shared), "pve2": Present(shared)})
+    actions = machines.plan(spread, seen, {})
+    assert [a.key for a in actions if a.key.startswith("image/")] == ["image/local"]
+    assert all("image/local" in a.after for a in actions if a.key.startswith("machine/"))
 
 
-def test_a_stranger_in_our_vmid() -> None:
-    case = {"machines": {"lab-c1": {"identity": "", "name": "pbx"}, "lab-w1": {}}}
-    first(facts(case), errors.ForeignError, "VM 9000 on pve (pbx) is not lab-c1", "not touched")
+def test_firewall_rules_come_once_the_machine_is_there() -> None:
+    guarded = replace(config(), shape=replace(config().shape, firewall=True))
+    net = {"net0": f"{options(config().nodes[0])['net0']},firewall=1"}
+    case = {"machines": {"lab-c1": {"options": net}, "lab-w1": "absent"}}
+    seen = facts(case, firewalls={"lab-c1": Present(Firewall({}, ()))})
+    keys = [a.key for a in machines.plan(guarded, seen, SETTLED) if a.key.startswith("firewall/")]
+    assert keys == ["firewall/lab-c1"]
 
 
-def test_a_lock_that_nobody_holds() -> None:
-    case = {"machines": {"lab-c1": {"lock": "create", "identity": ""}, "lab-w1": {}}}
-    first(facts(case), errors.PreflightError, "qm unlock 9000", "qm destroy 9000")
-
-
-def test_a_creation_of_ours_is_no_problem() -> None:
-    case = {"machines": {"lab-c1": {"lock": "create", "identity": "", "creating": "UPID:pve:1"}, "lab-w1": {}}}
-    assert machines.problems(config(), facts(case)) == []
-
-
-def test_a_disk_never_shrinks() -> None:
-    case = {"machines": {"lab-c1": {"disk_gib": 40.0}, "lab-w1": {}}}
-    first(facts(case), errors.PreflightError, "has 40 GiB and shall have 32", "never shrinks")
-
-
-def test_an_address_that_answers() -> None:
-    first(facts(NOTHING, answering=("lab-w1",)), errors.PreflightError, str(config().node("lab-w1").address), "lab-w1")
-    first(facts(NOTHING, answering=("VIP",)), errors.PreflightError, str(config().network.vip), "VIP")
-
-
-def test_what_was_not_seen_stops_the_run() -> None:
-    case = {"machines": {"lab-c1": "unreadable", "lab-w1": {}}}
-    first(facts(case), errors.UnreachableError, "machine lab-c1", "the door is shut")
-
-
-def test_our_machine_under_another_vmid() -> None:
-    stray = machine(config().node("lab-c1"), vmid=777)
-    first(facts(NOTHING, strays={"lab-c1": stray}), errors.PreflightError, "lab-c1 exists as VM 777")
-
-
-def test_an_old_release() -> None:
-    first(facts(NOTHING, release=Present((8, 3))), errors.PreflightError, "8.3", "8.4 or later")
-
-
-def lent(storage: Storage) -> dict[str, Any]:
-    return {"storages": {**hypervisor().storages, storage.name: storage}}
-
-
-LENT = [
-    ({"storages": {}}, ["local-lvm is not there"]),
-    ({"bridges": frozenset({"vmbr9"})}, ["no bridge vmbr0", "vmbr9"]),
-    ({"memory_free": 1 * GIB}, ["1024 MiB of memory free", "12288 MiB"]),
-    (
-        lent(Storage("local", frozenset({"iso"}), GIB, True, False)),
-        ["local on pve does not allow content import", "pvesm set local --content import,iso"],
-    ),
-    (
-        lent(Storage("local-lvm", frozenset({"images"}), 40 * GIB, True, False)),
-        ["40 GiB free", "96 GiB"],
-    ),
-    (
-        lent(Storage("local-lvm", frozenset({"images"}), 40 * GIB, True, True)),
-        ["local-lvm has 40 GiB free", "96 GiB"],
-    ),
-]
-
-
-@pytest.mark.parametrize(("changed", "words"), LENT)
-def test_what_the_hypervisor_lends(changed: dict[str, Any], words: list[str]) -> None:
-    short = {"pve": Present(hypervisor(**changed))}
-    first(facts(NOTHING, hypervisors=short), errors.PreflightError, *words)
-    assert machines.problems(config(), facts(ALL, hypervisors=short)) == []
-
-
-def test_a_hypervisor_that_does_not_exist() -> None:
-    first(facts(NOTHING, hypervisors={"pve": Absent()}), errors.PreflightError, "no Proxmox node pve")
+def test_high_availability_waits_until_every_machine_is_there() -> None:
+    wanted = replace(config(), proxmox=replace(config().proxmox, high_availability=True, nodes=("pve", "pve2", "pve3")))
+    seen = facts(ALL, availability=Present(Availability(frozenset(), {}, {})))
+    keys = [a.key for a in machines.plan(wanted, seen, SETTLED) if a.key.startswith("ha/")]
+    assert keys == ["ha/resource/9000", "ha/resource/9010"]
+    half = facts({"machines": {"lab-c1": {}}}, availability=seen.availability)
+    assert [a for a in machines.plan(wanted, half, SETTLED) if a.key.startswith("ha/")] == []
 
 
 def test_destroying_takes_what_is_ours_and_nothing_else() -> None:
-    case = {
-        "machines": {"lab-c1": {}, "lab-w1": {"identity": "11111111-2222-3333-4444-555555555555"}},
-        "seeds": {"lab-w1": "present"},
-    }
-    assert [line(a) for a in machines.destroy_plan(config(), facts(case))] == [
+    case = {"machines": {"lab-c1": {}, "lab-w1": "absent"}, "seeds": {"lab-w1": "present"}}
+    former = {"lab-w2": replace(machine(config().node("lab-w1")), vmid=9011, name="lab-w2")}
+    stranger = {9010: Guest(9010, "pbx", "pve", "its SMBIOS UUID is not set")}
+    seen = facts(case, former=former, guests=stranger)
+    assert [line(a) for a in machines.destroy_plan(config(), seen)] == [
         "delete machine/lab-c1",
+        "delete machine/lab-w2",
         "delete seed/lab-w1 after machine/lab-w1",
+        "delete pool/fo-lab after machine/lab-c1 machine/lab-w2 seed/lab-w1",
     ]
+    said = machines.left(config(), seen)
+    assert [text for text in said if "pbx" in text and "not ours" in text]
+    assert [text for text in said if shape.image_volume(config()) in text]
+
+
+def test_a_pool_with_a_stranger_in_it_stays() -> None:
+    seen = facts(ALL, guests={100: Guest(100, "pbx", "pve", "", "fo-lab")})
+    assert [a for a in machines.destroy_plan(config(), seen) if a.key.startswith("pool/")] == []
+    assert [text for text in machines.left(config(), seen) if "VM 100 is in it" in text]
+
+
+def test_disks_can_outlive_their_machines() -> None:
+    actions = machines.destroy_plan(config(), facts(ALL), keep_disks=True)
+    assert [a.values.get("keep") for a in actions] == ["disks", "disks"]
 
 
 @pytest.mark.parametrize(
@@ -251,8 +200,10 @@ def test_destroying_takes_what_is_ours_and_nothing_else() -> None:
     [
         (facts(NOTHING, door=errors.UnreachableError("nobody")), errors.UnreachableError),
         (facts({"machines": {"lab-c1": "unreadable"}}), errors.UnreachableError),
-        (facts({"machines": {"lab-c1": {"protected": True}}}), errors.PreflightError),
-        (facts({"machines": {"lab-c1": {"lock": "create", "identity": ""}}}), errors.PreflightError),
+        (facts({"machines": {"lab-c1": {"options": {"protection": "1"}}}}), errors.PreflightError),
+        (facts(NOTHING, half_made=(Guest(9000, "", "pve"),)), errors.PreflightError),
+        (facts({"machines": {"lab-c1": {"lock": "create", "creating": "UPID:pve:1"}}}), errors.PreflightError),
+        (facts(ALL, doubles=(("lab-c1", 9000, 9005),)), errors.PreflightError),
         (facts(ALL, missing=(Missing("/vms", "VM.Audit", "see"),)), errors.PreflightError),
     ],
 )
@@ -261,16 +212,8 @@ def test_destroying_refuses_what_it_cannot_finish(seen: MachineFacts, kind: type
         machines.destroy_plan(config(), seen)
 
 
-def test_the_creating_request_is_complete() -> None:
-    node = config().node("lab-c1")
-    body = hardware.body(config(), node)
-    assert body["smbios1"] == f"uuid={node.identity}"
-    assert str(node.identity) in body["description"]
-    assert body["tags"] == "fo;fo-lab"
-    assert body["scsi0"].startswith(
-        "local-lvm:0,import-from=local:import/debian-13-genericcloud-amd64-aaaaaaaaaaaa.qcow2"
-    )
-    assert body["net0"] == f"virtio={seed.mac(node.identity)},bridge=vmbr0"
-    tagged = replace(config(), proxmox=replace(config().proxmox, vlan=10, pool=""))
-    assert hardware.body(tagged, node)["net0"].endswith(",bridge=vmbr0,tag=10")
-    assert "pool" not in hardware.body(tagged, node)
+def test_a_machine_without_options_is_no_bug() -> None:
+    bare = replace(machine(config().node("lab-c1")), config=VmConfig({"smbios1": "uuid=x"}))
+    seen = facts(ALL, machines={"lab-c1": Present(bare), "lab-w1": Absent()})
+    machines.plan(config(), seen, SETTLED, Permits(reboots=True))
+    assert machines.held(config(), seen, machines.NONE)

@@ -121,7 +121,11 @@ BOUNDS = [
     # The shortest head and the shortest tail count, as any of the lane's actions could be the first or the last.
     ([span("h", 5), span("a", 3, "h", start=5, lane="etcd"), span("b", 3, lane="etcd")], 6),
     ([span("a", 3, lane="etcd"), span("b", 9, lane="unknown")], 3),
-    ([span("a", 3, lane="etcd"), span("b", 10, lane="storage")], 5),
+    # No action can be cut in two: one alone needs its own time, and three on two places need two of them in a row.
+    ([span("a", 3, lane="etcd"), span("b", 10, lane="storage")], 10),
+    ([span(f"m{i}", 6, lane="storage") for i in range(3)], 12),
+    # Each storage is a lane of its own.
+    ([span(f"m{i}", 6, lane=f"storage/x@pve{i}") for i in range(3)], 6),
 ]
 
 
@@ -357,9 +361,16 @@ def test_overlapping_actions_of_a_machine_do_not_hide_each_other() -> None:
     assert (heading, [line for _, line in row.bars]) == ("Machines", [0, 1, 0])
 
 
-@pytest.mark.parametrize(("nodes", "count"), [("pve", 1), ("p1,p2,p3", 3), ("p1,p2,p3,p4,p5,p6,p7", 7)])
-def test_machines_lie_inside_their_hypervisor(nodes: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("nodes", "pinned", "count"),
+    [("pve", False, 1), ("p1,p2,p3", True, 3), ("p1,p2,p3,p4,p5,p6,p7", True, 7), ("p1,p2,p3", False, 1)],
+)
+def test_machines_lie_inside_their_hypervisor(nodes: str, pinned: bool, count: int) -> None:
     big = config(CONTROLLERS="5", WORKERS="50", PROXMOX_NODES=nodes, WORKER_FIRST_IP="127.77.0.41")
+    if pinned:
+        turns = itertools.cycle(big.proxmox.nodes)
+        there = tuple(dataclasses.replace(node, hypervisor=next(turns)) for node in big.nodes)
+        big = dataclasses.replace(big, nodes=there)
     placed = topology.boxes(big)
     assert len(placed) == count
     assert sum(len(b.nodes) for b in placed) == 55

@@ -130,6 +130,8 @@ def test_no_other_secret_is_on_it() -> None:
         whole.proxmox.token_secret,
         whole.k3s.token,
         whole.k3s.agent_token,
+        whole.evidence_key,
+        *whole.app_secrets.values(),
     ):
         assert value.get_secret_value().strip() not in text
 
@@ -138,6 +140,42 @@ def test_packages_without_an_upgrade() -> None:
     data = user_data(config())
     assert data["packages"] == ["qemu-guest-agent", "nfs-common"]
     assert data["package_upgrade"] is False
+
+
+def test_nothing_is_upgraded_at_the_first_boot() -> None:
+    [command] = user_data(config())["bootcmd"]
+    assert command == ["systemctl", "mask", "--runtime", "apt-daily.service", "apt-daily-upgrade.service"]
+    assert "apt-daily" not in str(user_data(config())["write_files"])
+
+
+def test_the_guest_agent_is_enabled_and_started() -> None:
+    commands = user_data(config())["runcmd"]
+    assert [word for word in commands if "qemu-guest-agent.service" in word] == [
+        ["systemctl", "enable", "qemu-guest-agent.service"],
+        ["systemctl", "start", "qemu-guest-agent.service"],
+    ]
+
+
+@pytest.mark.parametrize("way", ["agent", "first-use"])
+def test_a_machine_that_makes_its_own_host_key_is_given_none(way: str) -> None:
+    data = user_data(replace(config(), ssh=replace(config().ssh, trust=way)))
+    assert "ssh_keys" not in data
+    assert "PRIVATE KEY" not in str(data)
+
+
+def test_a_data_disk_is_found_by_its_serial_and_formatted_only_when_blank() -> None:
+    whole = config()
+    node = replace(whole.node("lab-c1"), data_disk_gib=50)
+    data = yaml.safe_load(files(seed.iso(whole, node))["user-data"])
+    device = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_fo-data"
+    [system] = data["fs_setup"]
+    assert (system["device"], system["filesystem"], system["overwrite"]) == (device, "ext4", False)
+    assert system["partition"] == "any", "any other choice formats over what is there"
+    [mount] = data["mounts"]
+    assert mount[:3] == [device, "/var/lib/rancher", "ext4"]
+    assert {"nofail", "x-systemd.device-timeout=30s"} <= set(mount[3].split(","))
+    assert "disk_setup" not in data
+    assert "fs_setup" not in user_data(whole)
 
 
 def test_files_for_k3s() -> None:

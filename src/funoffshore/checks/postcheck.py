@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from funoffshore import __version__, evidence, health, status
-from funoffshore.checks import cloudflared, components, gitops, nodes, wanted, workloads
+from funoffshore.checks import backups, cloudflared, components, gitops, nodes, wanted, workloads
 from funoffshore.checks.base import Check, Sight
 from funoffshore.config import ClusterConfig
 from funoffshore.findings import Finding, Outcome, worst
@@ -16,7 +16,14 @@ from funoffshore.world.world import World
 def checks(config: ClusterConfig) -> tuple[Check, ...]:
     """Every check that applies to ``config``, in the order in which things depend on each other."""
     tunnel = cloudflared.CHECKS if config.switches.get("CLOUDFLARED_ENABLED", False) else ()
-    return (*nodes.CHECKS, *gitops.CHECKS, *workloads.CHECKS, *tunnel, *components.checks(config))
+    return (
+        *nodes.CHECKS,
+        *gitops.CHECKS,
+        *workloads.CHECKS,
+        *tunnel,
+        *components.checks(config),
+        *backups.checks(config),
+    )
 
 
 class Sealable:

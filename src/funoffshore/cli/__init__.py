@@ -13,7 +13,7 @@ HELP = "From a Proxmox host to a proven homelab, and only then to the incubator.
 
 
 def _build() -> typer.Typer:
-    from funoffshore.cli import cluster, destroy, gate, lab, new, proof
+    from funoffshore.cli import backup, cluster, destroy, gate, lab, lockfile, new, proof
 
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command("init")(new.init)
@@ -24,8 +24,10 @@ def _build() -> typer.Typer:
     app.command("postcheck")(proof.postcheck)
     app.command("report")(proof.report)
     app.command("destroy")(destroy.destroy)
+    app.add_typer(backup.app, name="backup")
     app.add_typer(gate.app, name="gate")
     app.add_typer(lab.app, name="lab")
+    app.add_typer(lockfile.app, name="lock")
     app.callback()(_options)
     return app
 

@@ -16,6 +16,7 @@ from funoffshore.cli import common
 
 if TYPE_CHECKING:
     from funoffshore.config import ClusterConfig
+    from funoffshore.stages.machines import MachineFacts, Permits
     from funoffshore.world.world import World
 
 
@@ -52,10 +53,34 @@ def doctor(cluster: common.Cluster = None, json: common.Json = False) -> None:
         raise errors.UnreachableError("something could not be looked at", fix="see the findings above")
 
 
-def plan(cluster: common.Cluster = None, json: common.Json = False) -> None:
+Reboots = Annotated[
+    bool, typer.Option("--allow-reboots", help="Restart machines where a change needs it, drained and one at a time.")
+]
+Replace = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MACHINE", help="Delete this machine and make it anew. May be given several times."),
+]
+Remove = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MACHINE",
+        help="Drain and delete this machine, which the env file names no more. May be given several times.",
+    ),
+]
+
+
+def plan(
+    cluster: common.Cluster = None,
+    json: common.Json = False,
+    allow_reboots: Reboots = False,
+    replace: Replace = None,
+    remove: Remove = None,
+) -> None:
     """Print exactly what a bootstrap would do, with a reason for each line. Changes nothing.
 
-    Example: fo plan -c home --json
+    What is not as desired and needs a permit to be changed is listed as held back.
+
+    Example: fo plan -c home --allow-reboots
     """
     from funoffshore import road
     from funoffshore.show import text
@@ -63,12 +88,20 @@ def plan(cluster: common.Cluster = None, json: common.Json = False) -> None:
     config = common.load(cluster)
     with common.world(config) as world:
         facts = road.look(world, config)
-        wanted = road.plan(config, facts)
-        found = road.problems(config, facts)
+        permits = _permits(config, facts.machines, allow_reboots, replace, remove)
+        wanted = road.plan(config, facts, permits=permits)
+        found = road.problems(config, facts, permits=permits)
+        left = road.held(config, facts, permits=permits)
+        notes = road.advice(config, facts)
     if json:
-        common.data({"actions": [text.action_json(a) for a in wanted.in_order()]})
+        common.data(
+            {"actions": [text.action_json(a) for a in wanted.in_order()], "held": [text.held_json(h) for h in left]}
+        )
     else:
         text.plan(wanted)
+        text.held(left)
+    for note in notes:
+        common.say(f"note: {note}")
     for problem in found:
         common.say("a bootstrap would stop here:")
         common.explain(problem)
@@ -79,10 +112,14 @@ def plan(cluster: common.Cluster = None, json: common.Json = False) -> None:
 def bootstrap(
     cluster: common.Cluster = None,
     until: Annotated[Until, typer.Option(help="Stop once this stage is as desired.")] = Until.POSTCHECK,
+    allow_reboots: Reboots = False,
+    replace: Replace = None,
+    remove: Remove = None,
 ) -> None:
     """Take a Proxmox host to a finished homelab: machines, K3s, Flux, everything in Git, postcheck.
 
-    Safe to run again at any time: it does only what is still to be done.
+    Safe to run again at any time: it does only what is still to be done. It restarts, replaces or removes no machine
+    that is in use unless it is told to, and never in a run that ends before K3s, which could not drain it.
 
     Example: fo bootstrap -c home
     """
@@ -90,12 +127,38 @@ def bootstrap(
 
     config = common.load(cluster)
     with lock.hold(config.state, "fo bootstrap"), common.world(config) as world:
-        _bootstrap(world, config, until)
+        permits = _permits(config, None, allow_reboots, replace, remove)
+        _bootstrap(world, config, until, permits)
 
 
-def _bootstrap(world: World, config: ClusterConfig, until: Until) -> None:
+def _permits(
+    config: ClusterConfig,
+    seen: MachineFacts | None,
+    reboots: bool,
+    replace: list[str] | None,
+    remove: list[str] | None,
+) -> Permits:
+    """Raises ConfigError for a machine that can be neither replaced nor removed, by that name."""
+    from funoffshore.stages.machines import Permits
+
+    known = [node.name for node in config.nodes]
+    for name in replace or []:
+        if name not in known:
+            raise errors.ConfigError(f"--replace: there is no machine {name}", fix=f"one of {', '.join(known)}")
+    for name in remove or []:
+        if name in known:
+            raise errors.ConfigError(
+                f"--remove: the env file still names {name}", fix="lower CONTROLLERS or WORKERS first"
+            )
+        if seen is not None and name not in seen.former:
+            there = ", ".join(sorted(seen.former)) or "none"
+            raise errors.ConfigError(f"--remove: no machine {name} of this cluster is left over", fix=f"left: {there}")
+    return Permits(reboots, frozenset(replace or []), frozenset(remove or []))
+
+
+def _bootstrap(world: World, config: ClusterConfig, until: Until, permits: Permits) -> None:
     from funoffshore import journal, redact, road
-    from funoffshore.show import live
+    from funoffshore.show import live, text
 
     log = journal.Journal.begin(
         config.state,
@@ -107,7 +170,7 @@ def _bootstrap(world: World, config: ClusterConfig, until: Until) -> None:
     stage = "flux" if until is Until.POSTCHECK else until.value
     try:
         with _interruptible() as stop, live.watch(config, world.clock) as watcher:
-            outcome = road.converge(world, config, log, watcher, stop, stage, watcher.heard)
+            outcome = road.converge(world, config, log, watcher, stop, stage, watcher.heard, permits)
         log.write("end", "", sync=True, outcome="done", actions=outcome.actions)
     except BaseException as why:
         log.write("end", "", sync=True, outcome="failed", error=f"{type(why).__name__}: {why}")
@@ -121,6 +184,7 @@ def _bootstrap(world: World, config: ClusterConfig, until: Until) -> None:
         common.say(
             f"{config.name}: {outcome.actions} changes in {outcome.seconds:.0f} s, and a fresh look plans nothing"
         )
+    text.held(outcome.held)
     if until is Until.POSTCHECK:
         from funoffshore.cli import proof
 

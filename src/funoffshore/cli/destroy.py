@@ -1,14 +1,19 @@
-"""``fo destroy``: our machines and nothing else, after the operator has typed the cluster's name."""
+"""``fo destroy``: what is ours and nothing else, after the operator has typed the cluster's name."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from funoffshore import errors
 from funoffshore.cli import common
+
+if TYPE_CHECKING:
+    from funoffshore.config import ClusterConfig
+    from funoffshore.plan import Plan
+    from funoffshore.world.world import World
 
 
 def destroy(
@@ -16,45 +21,61 @@ def destroy(
     confirm: Annotated[
         str | None, typer.Option(metavar="NAME", help="The cluster's name, typed out, instead of being asked for it.")
     ] = None,
+    keep_disks: Annotated[
+        bool, typer.Option("--keep-disks", help="Hang the machines' disks into a VM that is never started.")
+    ] = False,
 ) -> None:
-    """Delete the cluster's machines and seeds: only those that carry its identity. Data on NFS is not touched.
+    """Delete the cluster's machines, seeds, pool and backup job: only what carries its identity.
+
+    Backups and data on NFS are not touched. What is left, and why, is listed at the end.
 
     Example: fo destroy -c home
     """
-    from funoffshore import journal, lock, redact, run, status
-    from funoffshore.cli.cluster import _interruptible
+    from funoffshore import lock
     from funoffshore.plan import Plan
-    from funoffshore.reading import Absent
-    from funoffshore.show import live, text
+    from funoffshore.show import text
     from funoffshore.stages import machines
 
     config = common.load(cluster)
     with lock.hold(config.state, "fo destroy"), common.world(config) as world:
-        wanted = Plan.of(machines.destroy_plan(config, machines.observe(world, config)))
-        if not wanted:
-            common.say(f"{config.name}: no machine of it exists, nothing to do")
-            return
-        text.plan(wanted)
-        _ask(config.name, confirm)
-        log = journal.Journal.begin(
-            config.state,
-            world.clock.now,
-            redact.Redactor(redact.secrets_of(config)),
-            cluster=config.name,
-            until="destroy",
-        )
-        with _interruptible() as stop, live.watch(config, world.clock) as watcher:
-            run.execute(
-                wanted, lambda action, step: machines.apply(world, config, action, step), log, watcher, stop, {}
-            )
-            left = machines.destroy_plan(config, machines.observe(world, config))
-        log.write("end", "", sync=True, outcome="failed" if left else "done")
-        if left:
-            raise errors.StillPlannedError(f"was deleted, and a fresh look still shows it: {left[0].key}")
-        config.kubeconfig.unlink(missing_ok=True)
-        if not isinstance(status.read(config.state), Absent):
-            status.write(config.state, status.Status(config.name, False, None, "", None))
-        common.say(f"{config.name}: {len(wanted.actions)} deletions, and none of its machines is left")
+        facts = machines.observe(world, config)
+        wanted = Plan.of(machines.destroy_plan(config, facts, keep_disks=keep_disks))
+        if wanted:
+            text.plan(wanted)
+            _ask(config.name, confirm)
+            _run(world, config, wanted)
+            facts = machines.observe(world, config)
+            _forget(config)
+        said = f"{len(wanted.actions)} deletions, and none of its machines is left" if wanted else "nothing to do"
+        common.say(f"{config.name}: {said}")
+        for line in machines.left(config, facts):
+            common.say(f"  left: {line}")
+
+
+def _run(world: World, config: ClusterConfig, wanted: Plan) -> None:
+    from funoffshore import journal, redact, run
+    from funoffshore.cli.cluster import _interruptible
+    from funoffshore.show import live
+    from funoffshore.stages import machines
+
+    redactor = redact.Redactor(redact.secrets_of(config))
+    log = journal.Journal.begin(config.state, world.clock.now, redactor, cluster=config.name, until="destroy")
+    with _interruptible() as stop, live.watch(config, world.clock) as watcher:
+        run.execute(wanted, lambda action, step: machines.apply(world, config, action, step), log, watcher, stop, {})
+        left = machines.destroy_plan(config, machines.observe(world, config))
+    log.write("end", "", sync=True, outcome="failed" if left else "done")
+    if left:
+        raise errors.StillPlannedError(f"was deleted, and a fresh look still shows it: {left[0].key}")
+
+
+def _forget(config: ClusterConfig) -> None:
+    """What spoke of machines that are no more."""
+    from funoffshore import status
+    from funoffshore.reading import Absent
+
+    config.kubeconfig.unlink(missing_ok=True)
+    if not isinstance(status.read(config.state), Absent):
+        status.write(config.state, status.Status(config.name, False, None, "", None))
 
 
 def _ask(name: str, confirm: str | None) -> None:

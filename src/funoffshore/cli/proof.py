@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def status(cluster: common.Cluster = None, json: common.Json = False) -> None:
-    """Show what was proven last, whether the gate is open, and how the last run ended. Contacts nobody.
+    """Show what was proven last, the machines' backups among it, whether the gate is open, and how the last run ended.
+
+    Contacts nobody.
 
     Example: fo status -c home --json
     """
@@ -36,6 +38,7 @@ def status(cluster: common.Cluster = None, json: common.Json = False) -> None:
         "stage_1_complete": isinstance(seen, Present) and seen.value.stage_1_complete and not _stage_1(reasons),
         "gate_open": not reasons,
         "reasons": [r.text for r in reasons],
+        "vm_backup": text.backup_status(seen.value if isinstance(seen, Present) else None),
         "last_run": text.run_json(runs[-1]) if runs else None,
     }
     if json:

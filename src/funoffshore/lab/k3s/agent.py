@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from funoffshore.lab.hosts.api import Machine
 from funoffshore.lab.k3s import files, join, log, nodes
 from funoffshore.lab.k3s.plane import Plane
 from funoffshore.lab.k3s.process import Process
@@ -33,7 +34,14 @@ def kubelet_of(process: Process, etcd_name: str = "") -> nodes.Kubelet:
         memory_mib=int(getattr(hardware, "memory_mib", 4096)),
         disk_gib=float(getattr(hardware, "disk_gib", 20)),
         etcd_name=etcd_name,
+        boot_id=_boot_id(machine),
     )
+
+
+def _boot_id(machine: Machine) -> str:
+    """As the kernel tells it: another one at every boot."""
+    file = machine.path("/proc/sys/kernel/random/boot_id")
+    return file.read_text().strip() if file.exists() else ""
 
 
 class Agent(Process):

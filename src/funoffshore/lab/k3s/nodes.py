@@ -31,6 +31,7 @@ class Kubelet:
     disk_gib: float = 20
     etcd_name: str = ""
     """Empty on agents and on servers without etcd."""
+    boot_id: str = ""
 
 
 def stamp(now: float) -> str:
@@ -236,7 +237,7 @@ def _status(kubelet: Kubelet) -> dict[str, Any]:
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         "nodeInfo": {
             "architecture": "amd64",
-            "bootID": hashlib.md5(kubelet.uuid.encode(), usedforsecurity=False).hexdigest(),
+            "bootID": kubelet.boot_id,
             "containerRuntimeVersion": "containerd://2.3.2-k3s1",
             "kernelVersion": "6.12.48+deb13-amd64",
             "kubeProxyVersion": kubelet.version,

@@ -21,9 +21,10 @@ COLUMNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A hypervisor in the picture."""
+    """A hypervisor in the picture, or all those on which fo places machines as it sees fit."""
 
     name: str
+    """Empty: the machines in it are pinned to no hypervisor."""
     nodes: tuple[Node, ...]
     x: float
     y: float
@@ -49,7 +50,7 @@ def picture(config: ClusterConfig, spans: Sequence[Span]) -> Markup:
     bottom = max([b.y + b.height for b in placed] + [BOXES + 118]) + 8
     described = (
         f"{plural(len(config.controllers), 'controller')} and {plural(len(config.workers), 'worker')} on "
-        f"{plural(len(placed), 'Proxmox node')}; the Kubernetes API at {config.network.vip}; "
+        f"{plural(len(config.proxmox.nodes), 'Proxmox node')}; the Kubernetes API at {config.network.vip}; "
         f"Flux {config.flux.version} follows {git_url(config)}."
     )
     inside = [tag("title", "Topology of the cluster"), tag("desc", described), *map(_hypervisor, placed)]
@@ -67,9 +68,17 @@ def picture(config: ClusterConfig, spans: Sequence[Span]) -> Markup:
 
 
 def boxes(config: ClusterConfig) -> list[Box]:
-    """Hypervisors in the config's order, those with controllers first, in as many columns as are legible."""
-    names = dict.fromkeys((*config.proxmox.nodes, *(n.hypervisor for n in config.nodes)))
-    held = {name: tuple(n for n in config.nodes if n.hypervisor == name) for name in names}
+    """Hypervisors in the config's order, those with controllers first, in as many columns as are legible.
+
+    Machines that are pinned nowhere have a box of their own, unless there is one hypervisor only. Beside it the
+    hypervisors without pinned machines are left out: whether they are empty cannot be told from the config.
+    """
+    only = config.proxmox.nodes[0] if len(config.proxmox.nodes) == 1 else ""
+    home = {node.name: node.hypervisor or only for node in config.nodes}
+    names = dict.fromkeys((*config.proxmox.nodes, *home.values()))
+    held = {name: tuple(n for n in config.nodes if home[n.name] == name) for name in names}
+    if "" in held:
+        names = {name: None for name in names if held[name]}
     order = sorted(names, key=lambda name: not any(n.role is Role.CONTROLLER for n in held[name]))
     columns = min(COLUMNS, max(1, len(order)))
     width = (MAIN + 2 * GAP) / columns - 2 * GAP
@@ -102,11 +111,11 @@ def _hypervisor(box: Box) -> Markup:
     memory = sum(n.memory_mib for n in box.nodes)
     sums = f"{plural(len(box.nodes), 'machine')}, {cores} cores, {_memory(memory)}" if box.nodes else "no machine"
     y = box.y + box.height - 11
-    name = fit(box.name, box.width / 2 - INSET, 7.5)
+    name = fit(box.name or "placed by fo", box.width / 2 - INSET, 7.5)
     room = box.width - 2 * INSET - len(name) * 7.5 - 10
     return tag(
         "g",
-        tag("title", f"Proxmox node {box.name}: {sums}"),
+        tag("title", f"Proxmox node {box.name}: {sums}" if box.name else f"Placed by fo where there is room: {sums}"),
         tag("rect", x=box.x + 1, y=box.y, width=box.width - 2, height=box.height, rx=8, class_="hypervisor"),
         tag("text", name, x=box.x + INSET, y=y, class_="strong"),
         tag("text", fit(sums, room, 5.9), x=box.x + box.width - INSET, y=y, class_="small right"),

@@ -15,6 +15,8 @@ from funoffshore.world.ssh import HostFacts
 TOKEN = "/var/lib/rancher/k3s/server/token"  # noqa: S105  a path
 ETCD = "/var/lib/rancher/k3s/server/db/etcd/member"
 AGENT = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
+DRAINED = "funoffshore.io/drained"
+"""Node annotation of a node that fo drained; one that an operator cordoned has none and stays as it is."""
 LABEL = "funoffshore.io/k3s-config"
 """Node label whose value tells with which binary, unit and settings the node's K3s was started."""
 
@@ -34,6 +36,10 @@ class NodeFact:
     """Value of ``LABEL``; empty on a node that fo did not start."""
     said: str
     """What the Ready condition says when it is not True."""
+    drained: bool = False
+    """Whether fo has drained it for a restart and has not yet given it back."""
+    boot_id: str = ""
+    """Of the boot in which its kubelet last reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,8 @@ def unit(node: Node) -> str:
     """The systemd unit."""
     server = node.role is NodeRole.CONTROLLER
     role, what = ("server", "server") if server else ("agent", "agent")
+    # Its mount is nofail, so that a lost disk leaves a host that can be reached; without it K3s must not start.
+    disk = "RequiresMountsFor=/var/lib/rancher\n" if node.data_disk_gib else ""
     return f"""\
 # Written by fo.
 [Unit]
@@ -106,7 +108,7 @@ Description=Lightweight Kubernetes ({what})
 Documentation=https://k3s.io
 Wants=network-online.target
 After=network-online.target
-
+{disk}
 [Install]
 WantedBy=multi-user.target
 

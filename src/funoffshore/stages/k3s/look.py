@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from funoffshore import errors, kubeconfig
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.k3s.facts import LABEL, TOKEN, K3sFacts, NodeFact, holds_data
+from funoffshore.stages.k3s.facts import DRAINED, LABEL, TOKEN, K3sFacts, NodeFact, holds_data
 from funoffshore.world.ssh import HostFacts
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def node_fact(node: Mapping[str, Any]) -> NodeFact:
         version=str(info.get("kubeletVersion", "")),
         uuid=str(info.get("systemUUID", "")).lower(),
         fingerprint=str((node["metadata"].get("labels") or {}).get(LABEL, "")),
+        drained=DRAINED in (node["metadata"].get("annotations") or {}),
+        boot_id=str(info.get("bootID", "")).lower(),
         said=str(ready.get("message") or ready.get("reason") or "it has not reported yet"),
     )
 

@@ -12,7 +12,7 @@ from funoffshore.config.model import Role as NodeRole
 from funoffshore.plan import Action, Verb
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.run import Step
-from funoffshore.stages.k3s import access, files, graph, kube_vip, look
+from funoffshore.stages.k3s import access, files, graph, kube_vip, leave, look
 from funoffshore.stages.k3s.facts import K3sFacts, Role, holds_data, role_of, unreadable
 from funoffshore.stages.k3s.graph import Kind
 from funoffshore.stages.k3s.ladder import Ladder
@@ -34,6 +34,8 @@ def apply(world: World, config: ClusterConfig, action: Action, step: Step) -> No
     """One action of the plan. Raises one of ``errors``; doing it again after any failure is safe."""
     if action.key == "kubeconfig":
         return _kubeconfig(world, config, step)
+    if not action.key.startswith("k3s/"):
+        return leave.apply(world, config, action, step)
     node = config.node(action.key.removeprefix("k3s/"))
     host = _host(world, node)
     if action.reason == graph.FOUNDS and not holds_data(Present(host), node):

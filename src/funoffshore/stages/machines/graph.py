@@ -7,35 +7,40 @@ from collections.abc import Mapping
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.plan import Action, Verb
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.machines import hardware
-from funoffshore.stages.machines.facts import Machine, MachineFacts
+from funoffshore.stages.machines import backups, drift, guards, placing, shape
+from funoffshore.stages.machines.facts import NONE, Hypervisor, Machine, MachineFacts, Permits
+from funoffshore.stages.machines.held import release
+from funoffshore.stages.machines.placing import Place
+from funoffshore.stages.machines.settled import filesystem_lags, is_settled
 from funoffshore.world.ssh import HostFacts
 
 STAGE = "machines"
-CLOUD_INIT_OFF = "/etc/cloud/cloud-init.disabled"
-"""While this file exists cloud-init does nothing at boot (cloud-init, ds-identify)."""
 
 
-def plan(config: ClusterConfig, facts: MachineFacts, hosts: Mapping[str, Reading[HostFacts]]) -> list[Action]:
-    """Everything between nothing and reachable hosts. Foreign machines get no action; ``problems`` names them."""
-    fresh = [node for node in config.nodes if isinstance(facts.machine(node.name), Absent)]
-    actions = _common(config, facts, fresh)
+def plan(
+    config: ClusterConfig, facts: MachineFacts, hosts: Mapping[str, Reading[HostFacts]], permits: Permits = NONE
+) -> list[Action]:
+    """Everything between nothing and reachable hosts, and what keeps them as they shall be.
+
+    Other people's guests get no action; ``problems`` names those that are in the way, and ``held`` what is left out
+    because the operator has not allowed it.
+    """
+    mappings = facts.mappings.value if isinstance(facts.mappings, Present) else None
+    places = {
+        name: p for name, p in placing.place(config, facts, mappings, facts.numbers).items() if isinstance(p, Place)
+    }
+    actions = _common(config, facts, places)
+    last = ""
     for node in config.nodes:
-        actions += _machine(config, facts, node)
-        if _may_be_ours(facts.machine(node.name), node):
-            actions += _host(facts, node, hosts.get(node.name, Absent()))
-            actions += _seed(config, facts, node)
-    return actions
-
-
-def is_ours(machine: Machine, node: Node) -> bool:
-    """Ours is what carries the node's identity, and nothing else: not the VMID, the name or a tag."""
-    return is_ours_by(machine.identity, node)
-
-
-def is_ours_by(identity: str, node: Node) -> bool:
-    """The same from the SMBIOS UUID alone."""
-    return identity == str(node.identity)
+        machine = _machine(config, facts, node, places.get(node.name), permits)
+        restart = _restart(config, facts, node, permits, last)
+        last = node.name if restart else last
+        actions += [*machine, *restart]
+        if any(action.verb is Verb.DELETE for action in machine):
+            continue
+        actions += _host(facts, node, hosts.get(node.name, Absent()), places.get(node.name))
+        actions += _seed(config, facts, node, places.get(node.name))
+    return [*actions, *_removals(facts, permits), *guards.plan(config, facts), *backups.plan(config, facts)]
 
 
 def is_being_created(machine: Machine) -> bool:
@@ -43,39 +48,45 @@ def is_being_created(machine: Machine) -> bool:
     return machine.lock == "create" and bool(machine.creating)
 
 
-def differences(machine: Machine, node: Node) -> list[str]:
-    """What is not as the config wants it, as clauses. A disk that is too large is no difference: none shrinks."""
-    found = []
-    if machine.cores != node.cores:
-        found.append(f"it has {machine.cores} cores, not {node.cores}")
-    if machine.memory_mib != node.memory_mib:
-        found.append(f"it has {machine.memory_mib} MiB of memory, not {node.memory_mib}")
-    if machine.disk_gib < node.disk_gib:
-        found.append(f"its disk has {machine.disk_gib:.3g} GiB, not {node.disk_gib}")
-    return found
+def image_key(config: ClusterConfig, facts: MachineFacts, hypervisor: str) -> str:
+    """The action that brings the image to ``hypervisor``; one for all where they share the storage."""
+    store = config.proxmox.image_storage
+    return f"image/{store}" if _is_shared(facts, hypervisor, store) else f"image/{store}@{hypervisor}"
 
 
-def _may_be_ours(reading: Reading[Machine], node: Node) -> bool:
-    if not isinstance(reading, Present):
-        return True
-    return is_ours(reading.value, node) or is_being_created(reading.value)
+def disk_lane(config: ClusterConfig, facts: MachineFacts, hypervisor: str) -> str:
+    """The storage whose disks the imports of ``hypervisor`` compete for."""
+    store = config.proxmox.disk_storage
+    return f"storage/{store}" if _is_shared(facts, hypervisor, store) else f"storage/{store}@{hypervisor}"
 
 
-def _common(config: ClusterConfig, facts: MachineFacts, fresh: list[Node]) -> list[Action]:
+def _is_shared(facts: MachineFacts, hypervisor: str, store: str) -> bool:
+    reading: Reading[Hypervisor] = facts.hypervisors.get(hypervisor, Absent())
+    seen = reading.value.storages.get(store) if isinstance(reading, Present) else None
+    return seen is not None and seen.shared
+
+
+def _common(config: ClusterConfig, facts: MachineFacts, places: Mapping[str, Place]) -> list[Action]:
     """What new machines need first; nothing when there are none."""
-    if not fresh:
-        return []
     actions = []
     lent = config.proxmox
-    if lent.pool and not isinstance(facts.pool, Present):
+    saved = config.backup is not None and isinstance(facts.pool, Absent)
+    if not places and not saved:
+        return []
+    if not isinstance(facts.pool, Present):
         verb, reason = _absence(facts.pool, "it is absent")
         actions.append(Action(verb, f"pool/{lent.pool}", reason, stage=STAGE))
-    readings = {name: facts.images.get(name, Absent()) for name in dict.fromkeys(n.hypervisor for n in fresh)}
-    lacking = [name for name, reading in readings.items() if not isinstance(reading, Present)]
-    if lacking:
-        verb, reason = _absence(readings[lacking[0]], f"it is absent on {', '.join(lacking)}")
-        key = f"image/{lent.image_storage}/{config.image.filename}"
-        actions.append(Action(verb, key, reason, lane="storage", stage=STAGE))
+    if config.image.template:
+        return actions
+    done = set()
+    for name in sorted({place.hypervisor for place in places.values()}):
+        key, reading = image_key(config, facts, name), facts.images.get(name, Absent())
+        if isinstance(reading, Present) or key in done:
+            continue
+        done.add(key)
+        verb, reason = _absence(reading, f"{config.image.filename} is absent on {name}")
+        values = {"hypervisor": name}
+        actions.append(Action(verb, key, reason, lane="image", stage=STAGE, values=values))
     return actions
 
 
@@ -86,48 +97,97 @@ def _absence(reading: Reading[str], reason: str) -> tuple[Verb, str]:
     return Verb.CREATE, reason
 
 
-def _machine(config: ClusterConfig, facts: MachineFacts, node: Node) -> list[Action]:
+def _machine(
+    config: ClusterConfig, facts: MachineFacts, node: Node, place: Place | None, permits: Permits
+) -> list[Action]:
     key, reading = f"machine/{node.name}", facts.machine(node.name)
-    power = f"power/{node.name}"
-    start = Action(Verb.CHANGE, power, "a new machine is off", frozenset({key}), stage=STAGE, on=node.name)
     match reading:
         case Unreadable(why):
             reason = f"Proxmox did not show whether it exists ({why})"
             return [Action(Verb.WAIT, key, reason, stage=STAGE, on=node.name)]
-        case Absent():
-            first = {f"image/{config.proxmox.image_storage}/{config.image.filename}"}
-            first |= {f"pool/{config.proxmox.pool}"} if config.proxmox.pool else set()
-            reason = f"there is no VM {node.vmid} on {node.hypervisor}"
-            create = Action(Verb.CREATE, key, reason, frozenset(first), lane="storage", stage=STAGE, on=node.name)
-            return [create, start]
+        case Absent() if place is not None:
+            return _create(config, facts, node, place)
         case Present(machine) if is_being_created(machine):
             reason = f"its creation is under way ({machine.creating})"
-            return [Action(Verb.WAIT, key, reason, lane="storage", stage=STAGE, on=node.name), start]
-        case Present(machine) if is_ours(machine, node):
-            return _change(node, machine)
+            values = _where(machine) | {"upid": machine.creating}
+            wait = Action(Verb.WAIT, key, reason, lane="storage", stage=STAGE, on=node.name, values=values)
+            return [wait, _start(node, key, "a new machine is off", _where(machine))]
+        case Present(machine) if not machine.lock:
+            return _change(config, facts, node, machine, permits)
     return []
 
 
-def _change(node: Node, machine: Machine) -> list[Action]:
-    key = f"machine/{node.name}"
+def _create(config: ClusterConfig, facts: MachineFacts, node: Node, place: Place) -> list[Action]:
+    key, values = f"machine/{node.name}", _placed(place)
+    after = frozenset({image_key(config, facts, place.hypervisor), f"pool/{config.proxmox.pool}"})
+    reason = f"it is absent; VM {place.vmid} on {place.hypervisor}: {place.reason}"
+    reason += f" (but {place.warning})" if place.warning else ""
+    lane = disk_lane(config, facts, place.hypervisor)
+    create = Action(Verb.CREATE, key, reason, after, lane=lane, stage=STAGE, on=node.name, values=values)
+    return [create, _start(node, key, "a new machine is off", values)]
+
+
+def _start(node: Node, key: str, reason: str, values: Mapping[str, str]) -> Action:
+    after = frozenset({key})
+    return Action(Verb.CHANGE, f"power/{node.name}", reason, after, stage=STAGE, on=node.name, values=values)
+
+
+def _where(machine: Machine) -> dict[str, str]:
+    return {"hypervisor": machine.hypervisor, "vmid": str(machine.vmid)}
+
+
+def _placed(place: Place) -> dict[str, str]:
+    return {"hypervisor": place.hypervisor, "vmid": str(place.vmid)}
+
+
+def _change(config: ClusterConfig, facts: MachineFacts, node: Node, machine: Machine, permits: Permits) -> list[Action]:
+    """What is done to a machine without a restart, or its end, when it is to be made anew."""
+    key, values = f"machine/{node.name}", _where(machine)
+    found = drift.differences(config, node, machine, release(facts), machine.pending)
+    if node.name in permits.replace:
+        wrong = ", ".join(difference.sentence for difference in found if difference.how is drift.How.REBUILD)
+        reason = f"it is to be made anew: {wrong or 'the operator says so'}"
+        after = frozenset({f"drain/{node.name}", f"leave/{node.name}"})
+        return [Action(Verb.DELETE, key, reason, after, stage=STAGE, on=node.name, values=values)]
     actions = []
-    if wrong := differences(machine, node):
-        resized = machine.cores != node.cores or machine.memory_mib != node.memory_mib
-        later = " (the guest sees it after its next restart)" if machine.running and resized else ""
-        reason = ", ".join(wrong) + later
-        actions.append(Action(Verb.CHANGE, key, reason, lane="storage", stage=STAGE, on=node.name))
+    if wrong := ", ".join(d.sentence for d in found if d.how in (drift.How.LIVE, drift.How.GROW)):
+        lane = disk_lane(config, facts, machine.hypervisor)
+        actions.append(Action(Verb.CHANGE, key, wrong, lane=lane, stage=STAGE, on=node.name, values=values))
     if not machine.running:
-        after = frozenset({key})
-        actions.append(Action(Verb.CHANGE, f"power/{node.name}", "it is off", after, stage=STAGE, on=node.name))
+        actions.append(_start(node, key, "it is off", values))
     return actions
 
 
-def _host(facts: MachineFacts, node: Node, host: Reading[HostFacts]) -> list[Action]:
-    reason = _host_reason(facts.machine(node.name), host)
-    if not reason:
+def _restart(config: ClusterConfig, facts: MachineFacts, node: Node, permits: Permits, before: str) -> list[Action]:
+    """A drained restart; each waits until the one ``before`` it is back and carries load again."""
+    reading = facts.machine(node.name)
+    if not permits.reboots or not isinstance(reading, Present) or reading.value.lock or not reading.value.running:
         return []
+    if node.name in permits.replace:
+        return []
+    found = drift.differences(config, node, reading.value, release(facts), reading.value.pending)
+    wrong = [difference.sentence for difference in found if difference.how is drift.How.RESTART]
+    if not wrong:
+        return []
+    after = {f"machine/{node.name}", f"grow/{node.name}", f"drain/{node.name}"}
+    after |= {f"restart/{before}", f"host/{before}", f"uncordon/{before}"} if before else set()
+    return [
+        Action(
+            Verb.CHANGE, f"restart/{node.name}", ", ".join(wrong), frozenset(after), lane="restart", stage=STAGE,
+            on=node.name, values=_where(reading.value),
+        )
+    ]  # fmt: skip
+
+
+def _host(facts: MachineFacts, node: Node, host: Reading[HostFacts], place: Place | None) -> list[Action]:
+    machine = facts.machine(node.name)
+    values = _where(machine.value) if isinstance(machine, Present) else _placed(place) if place else {}
     after = frozenset({f"machine/{node.name}", f"power/{node.name}"})
-    return [Action(Verb.WAIT, f"host/{node.name}", reason, after, stage=STAGE, on=node.name)]
+    if reason := _host_reason(machine, host):
+        return [Action(Verb.WAIT, f"host/{node.name}", reason, after, stage=STAGE, on=node.name, values=values)]
+    if isinstance(host, Present) and (lag := filesystem_lags(host.value)):
+        return [Action(Verb.CHANGE, f"grow/{node.name}", lag, after, stage=STAGE, on=node.name, values=values)]
+    return []
 
 
 def _host_reason(machine: Reading[Machine], host: Reading[HostFacts]) -> str:
@@ -147,30 +207,40 @@ def _unsettled(host: HostFacts) -> str:
     return "cloud-init ended with an error" if host.cloud_init == "error" else f"cloud-init says {host.cloud_init}"
 
 
-def is_settled(host: HostFacts) -> bool:
-    """Whether cloud-init has done its work, or is not there, and will not run again."""
-    if host.cloud_init in {"disabled", "absent"}:
-        return True
-    # Written by fo only after a good end; written by hand it is the operator's word that an error was mended.
-    return host.cloud_init != "running" and isinstance(host.file(CLOUD_INIT_OFF), Present)
-
-
 def _is_on(machine: Reading[Machine]) -> bool:
     return isinstance(machine, Present) and machine.value.running
 
 
-def _seed(config: ClusterConfig, facts: MachineFacts, node: Node) -> list[Action]:
+def _seed(config: ClusterConfig, facts: MachineFacts, node: Node, place: Place | None) -> list[Action]:
+    if config.proxmox.seed == "drive":
+        return []
     key, after = f"seed/{node.name}", frozenset({f"host/{node.name}"})
     machine, seed = facts.machine(node.name), facts.seed(node.name)
+    volume = shape.seed_volume(config, node)
+    values = _where(machine.value) if isinstance(machine, Present) else _placed(place) if place else {}
+    if isinstance(seed, Present):
+        values |= {"on": seed.value}
     if isinstance(machine, Absent):
         reason = "it holds the host key, and has done its work once the host is reached"
     elif isinstance(seed, Present):
-        reason = f"{seed.value} holds the host key, and the machine needs it no more"
-    elif isinstance(machine, Present) and machine.value.cdrom == hardware.seed_volume(config, node):
+        reason = f"{volume} holds the host key, and the machine needs it no more"
+    elif isinstance(machine, Present) and machine.value.config.cdrom == volume:
         reason = "it is still in the CD-ROM drive"
     elif isinstance(seed, Unreadable) and not isinstance(machine, Unreadable):
         reason = f"Proxmox did not show whether it is gone ({seed.why})"
         return [Action(Verb.WAIT, key, reason, after, stage=STAGE, on=node.name)]
     else:
         return []
-    return [Action(Verb.DELETE, key, reason, after, stage=STAGE, on=node.name)]
+    return [Action(Verb.DELETE, key, reason, after, stage=STAGE, on=node.name, values=values)]
+
+
+def _removals(facts: MachineFacts, permits: Permits) -> list[Action]:
+    """The ends of machines that the env file names no more."""
+    return [
+        Action(
+            Verb.DELETE, f"machine/{name}", f"VM {machine.vmid} is ours, and the env file names it no more",
+            frozenset({f"drain/{name}", f"leave/{name}"}), stage=STAGE, on=name, values=_where(machine),
+        )
+        for name, machine in sorted(facts.former.items())
+        if name in permits.remove
+    ]  # fmt: skip

@@ -1,18 +1,19 @@
-"""Reads the hypervisor: lists first and side by side, then only what the lists cannot tell."""
+"""Looks at the hypervisors: the lists first, in three calls; the rest only where something is to be done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from funoffshore.config import ClusterConfig
-from funoffshore.errors import FoError, PreflightError
+from funoffshore.errors import FoError
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.machines import hardware, privileges
+from funoffshore.stages.machines import backups, guards, privileges, records, shape
 from funoffshore.stages.machines.facts import Hypervisor, Machine, MachineFacts
-from funoffshore.world.proxmox import NodeStatus, Proxmox, TaskRow, VmConfig, VmRow
+from funoffshore.stages.machines.survey import Survey, blind, survey, with_pending
+from funoffshore.world.proxmox import Grants, Resources, Volume
 
 if TYPE_CHECKING:
     from funoffshore.world.world import World
@@ -21,26 +22,53 @@ Answers = Mapping[tuple[str, str], Any]
 """What each call gave: its result, or the FoError it raised."""
 
 
-def observe(world: World, config: ClusterConfig) -> MachineFacts:
-    """One look at the hypervisor. Never changes anything and never raises FoError: what could not be read says so."""
+def observe(world: World, config: ClusterConfig, *, thorough: bool = True) -> MachineFacts:
+    """One look at the hypervisors. Never changes anything there and never raises FoError: what could not be read
+    says so.
+
+    ``thorough`` reads the configuration of every VM that may be ours, and what every Proxmox node has to give;
+    otherwise configurations read within the last hour count while the lists show their VM unchanged, and the nodes
+    are only asked when a machine has to be made.
+    """
     try:
         release = world.proxmox.version().release
     except FoError as why:
         return _blind(config, why)
-    answers = world.proxmox.gather(_first_calls(world.proxmox, config))
-    granted = {path: a for path in privileges.needed(config) if not isinstance(a := answers["acl", path], FoError)}
-    machines, strays = _machines(world.proxmox, config, answers)
-    return MachineFacts(
+    known = records.read(config.state)
+    calls: dict[str, Callable[[], Any]] = {"grants": world.proxmox.grants, "resources": world.proxmox.resources}
+    first: Mapping[str, Any] = world.proxmox.gather(calls)
+    resources, granted = first["resources"], first["grants"]
+    trusted = records.Records(numbers=known.numbers) if thorough else known
+    found = _survey(world, config, resources, granted, trusted)
+    _remember(config, found, known)
+    machines = with_pending(world.proxmox, found.machines) if thorough else found.machines
+    facts = MachineFacts(
         release=Present(release),
-        missing=privileges.missing(config, granted),
+        missing=privileges.missing(config, granted, release) if isinstance(granted, Grants) else (),
         machines=machines,
-        strays=strays,
-        pool=_pool(config, answers),
-        images={name: _volume(answers, name, hardware.image_volume(config)) for name in config.proxmox.nodes},
-        seeds={n.name: _volume(answers, n.hypervisor, hardware.seed_volume(config, n)) for n in config.nodes},
-        hypervisors={name: _hypervisor(answers, name) for name in config.proxmox.nodes},
-        answering=_answering(world, config, machines),
+        former=found.former,
+        doubles=tuple(found.doubles),
+        half_made=tuple(found.half_made),
+        guests=found.guests,
+        numbers=known.numbers,
+        seeds={name: Absent() for name in found.machines},
     )
+    facts = _surroundings(world, config, facts, known, thorough)
+    return _details(world, config, facts, resources, known, thorough)
+
+
+def _surroundings(
+    world: World, config: ClusterConfig, facts: MachineFacts, known: records.Records, thorough: bool
+) -> MachineFacts:
+    """Firewalls, HA manager and backup job, as far as the env file asks for them; all of it when ``thorough``."""
+    proxmox = world.proxmox
+    firewalls = guards.observe_firewalls(proxmox, config, facts, known, thorough)
+    facts = replace(facts, firewalls=firewalls)
+    guards.remember(config, facts)
+    if (config.proxmox.high_availability or thorough) and isinstance(facts.release, Present):
+        facts = replace(facts, availability=guards.observe_availability(proxmox, facts.release.value))
+    # Always: a job that is no longer wanted has to go as well.
+    return replace(facts, backup_job=backups.observe(world, config))
 
 
 def _blind(config: ClusterConfig, why: FoError) -> MachineFacts:
@@ -56,144 +84,161 @@ def _blind(config: ClusterConfig, why: FoError) -> MachineFacts:
     )
 
 
-def _first_calls(proxmox: Proxmox, config: ClusterConfig) -> dict[tuple[str, str], Callable[[], Any]]:
-    calls: dict[tuple[str, str], Callable[[], Any]] = {("nodes", ""): proxmox.nodes, ("guests", ""): proxmox.guests}
-    if config.proxmox.pool:
-        calls["pools", ""] = proxmox.pools
-    for path in privileges.needed(config):
-        calls["acl", path] = partial(proxmox.permissions, path)
+def _survey(
+    world: World,
+    config: ClusterConfig,
+    resources: Resources | FoError,
+    granted: Grants | FoError,
+    known: records.Records,
+) -> Survey:
+    if isinstance(resources, FoError):
+        return blind(config, resources.message)
+    if isinstance(granted, FoError):
+        return blind(config, granted.message)
+    if "VM.Audit" not in granted.at("/vms"):
+        # Lists leave out silently what the token may not see.
+        return blind(config, "the token has no VM.Audit on /vms")
+    return survey(world.proxmox, config, resources.guests, known, world.clock.now())
+
+
+def _remember(config: ClusterConfig, found: Survey, known: records.Records) -> None:
+    if found.read == known.configs:
+        return
+
+    def change(kept: records.Records) -> None:
+        kept.configs = dict(found.read)
+
+    records.update(config.state, change)
+
+
+def _details(
+    world: World,
+    config: ClusterConfig,
+    facts: MachineFacts,
+    resources: Resources | FoError,
+    known: records.Records,
+    thorough: bool,
+) -> MachineFacts:
+    """What only matters when a machine is to be made, or a seed may be left."""
+    fresh = [node for node in config.nodes if isinstance(facts.machine(node.name), Absent)]
+    unsure = [
+        node.name
+        for node in config.nodes
+        if isinstance(facts.machine(node.name), Present) and (thorough or str(node.identity) not in known.seedless)
+    ]
+    if isinstance(resources, FoError) or not (fresh or unsure or thorough):
+        return facts
+    answers = world.proxmox.gather(_calls(world, config, bool(fresh) or thorough))
+    facts = replace(facts, seeds=_seeds(config, facts, answers))
+    if not (fresh or thorough):
+        return facts
+    return replace(
+        facts,
+        pool=_pool(config, answers),
+        images={name: _image(config, answers, name) for name in config.proxmox.nodes},
+        hypervisors={name: _hypervisor(world, resources, answers, name) for name in config.proxmox.nodes},
+        mappings=_mappings(answers),
+        quorate=_quorate(answers),
+        answering=_answering(world, config, facts.machines),
+    )
+
+
+def _calls(world: World, config: ClusterConfig, everything: bool) -> dict[tuple[str, str], Callable[[], Any]]:
+    calls: dict[tuple[str, str], Callable[[], Any]] = {}
+    proxmox = world.proxmox
+    store = config.proxmox.image_storage
     for name in config.proxmox.nodes:
-        calls["vms", name] = partial(proxmox.vms, name)
-        calls["storages", name] = partial(proxmox.storages, name)
-        calls["bridges", name] = partial(proxmox.bridges, name)
-        calls["content", name] = partial(proxmox.content, name, config.proxmox.image_storage)
+        calls["content", name] = partial(proxmox.content, name, store)
+        if everything:
+            calls["bridges", name] = partial(proxmox.bridges, name)
+            calls["models", name] = partial(proxmox.cpu_models, name)
+            calls["time", name] = partial(_skew, world, name)
+    if any(node.pci or node.usb for node in config.nodes):
+        calls["mappings", "pci"] = partial(proxmox.mappings, "pci")
+        calls["mappings", "usb"] = partial(proxmox.mappings, "usb")
+    if everything:
+        calls["pools", ""] = proxmox.pools
+        calls["quorum", ""] = proxmox.cluster_status
     return calls
 
 
-def _machines(
-    proxmox: Proxmox, config: ClusterConfig, answers: Answers
-) -> tuple[dict[str, Reading[Machine]], dict[str, Machine]]:
-    """The guests in our VMIDs by node name, and those that carry one of our identities elsewhere."""
-    unseen, rows = _unseen(answers), _rows(config, answers)
-    ours = {node.vmid: node for node in config.nodes}
-    names, tag = {node.name for node in config.nodes}, hardware.tags(config)[1]
-    suspects = [r for r in rows.values() if r.vmid not in ours and (r.name in names or tag in r.tags)]
-    looked = [*(rows[vmid] for vmid in ours if vmid in rows), *suspects]
-    found = _details(proxmox, config, [row for row in looked if row.kind == "qemu"])
-    machines: dict[str, Reading[Machine]] = {}
-    for vmid, node in ours.items():
-        row = rows.get(vmid)
-        if row is None:
-            machines[node.name] = Unreadable(unseen) if unseen else Absent()
-        elif row.kind != "qemu":
-            machines[node.name] = Present(Machine(row.node, vmid, row.name, ""))
+def _skew(world: World, name: str) -> float:
+    """Seconds that the node's clock is ahead of ours, half of the call counted as the way there."""
+    before = world.clock.now()
+    there = world.proxmox.time(name)
+    return there - (before + world.clock.now()) / 2
+
+
+def _pool(config: ClusterConfig, answers: Answers) -> Reading[str]:
+    name, found = config.proxmox.pool, answers["pools", ""]
+    if isinstance(found, FoError):
+        return Unreadable(found.message)
+    return Present(name) if name in found else Absent()
+
+
+def _image(config: ClusterConfig, answers: Answers, name: str) -> Reading[str]:
+    volumes, wanted = answers["content", name], shape.image_volume(config)
+    if isinstance(volumes, FoError):
+        return Unreadable(volumes.message)
+    return Present(wanted) if any(volume.volid == wanted for volume in volumes) else Absent()
+
+
+def _seeds(config: ClusterConfig, facts: MachineFacts, answers: Answers) -> dict[str, Reading[str]]:
+    """By node name: the Proxmox node on whose image storage the seed lies. It may be another than the machine's."""
+    listed: dict[str, list[Volume]] = {}
+    unseen = ""
+    for name in config.proxmox.nodes:
+        answer = answers["content", name]
+        if isinstance(answer, FoError):
+            unseen = answer.message
         else:
-            machines[node.name] = found[vmid]
-    identities = {str(node.identity): node.name for node in config.nodes}
-    strays = [r.value for row in suspects if isinstance(r := found.get(row.vmid), Present)]
-    return machines, {identities[m.identity]: m for m in strays if m.identity in identities}
+            listed[name] = answer
+    seeds: dict[str, Reading[str]] = {}
+    for node in config.nodes:
+        volid = shape.seed_volume(config, node)
+        where = next((name for name, rows in listed.items() if any(row.volid == volid for row in rows)), "")
+        seeds[node.name] = Present(where) if where else Unreadable(unseen) if unseen else Absent()
+    return seeds
 
 
-def _unseen(answers: Answers) -> str:
-    """Why the lists of guests do not show everything; empty when they do."""
-    for (kind, _), answer in answers.items():
-        if kind in {"vms", "guests"} and isinstance(answer, FoError):
-            return answer.message
-    granted = answers["acl", "/vms"]
-    if isinstance(granted, FoError):
-        return granted.message
-    # Lists leave out silently what the token may not see.
-    return "" if "VM.Audit" in granted else "the token has no VM.Audit on /vms"
-
-
-def _rows(config: ClusterConfig, answers: Answers) -> dict[int, VmRow]:
-    """By VMID; a node's own list is fresher than the cluster's, which in turn also knows other nodes and containers."""
-    own = {name: a for name in config.proxmox.nodes if not isinstance(a := answers["vms", name], FoError)}
-    everywhere = answers["guests", ""]
-    rows = {row.vmid: row for row in ([] if isinstance(everywhere, FoError) else everywhere)}
-    # The cluster's list may still name what has just been removed from a node whose own list is at hand.
-    rows = {vmid: row for vmid, row in rows.items() if row.kind != "qemu" or row.node not in own}
-    for listed in own.values():
-        rows |= {row.vmid: row for row in listed}
-    return rows
-
-
-def _details(proxmox: Proxmox, config: ClusterConfig, rows: list[VmRow]) -> dict[int, Reading[Machine]]:
-    configs = proxmox.gather({row.vmid: partial(proxmox.config, row.node, row.vmid) for row in rows})
-    locked = [row for row in rows if isinstance(c := configs[row.vmid], VmConfig) and c.lock == "create"]
-    tasks = proxmox.gather({row.vmid: partial(_creating, proxmox, config, row) for row in locked})
-    # A creation may have ended between the two looks; only a second look may call the lock a leftover.
-    again = [row for row in locked if tasks[row.vmid] == ""]
-    configs |= proxmox.gather({row.vmid: partial(proxmox.config, row.node, row.vmid) for row in again})
-    return {row.vmid: _machine(row, configs[row.vmid], tasks.get(row.vmid, "")) for row in rows}
-
-
-def _machine(row: VmRow, seen: VmConfig | FoError | None, creating: str | FoError) -> Reading[Machine]:
-    if isinstance(seen, FoError):
-        return Unreadable(seen.message)
-    if seen is None:
+def _hypervisor(world: World, resources: Resources, answers: Answers, name: str) -> Reading[Hypervisor]:
+    status = next((node for node in resources.nodes if node.name == name), None)
+    if status is None:
         return Absent()
-    if isinstance(creating, FoError):
-        return Unreadable(creating.message)
+    bridges, models, skew = (answers[kind, name] for kind in ("bridges", "models", "time"))
+    if not status.online:
+        return Present(Hypervisor(False, 0, 0, 0, 0, {}, frozenset()))
+    if isinstance(bridges, FoError):
+        return Unreadable(bridges.message)
+    powered = [row for row in resources.guests if row.node == name and row.running]
     return Present(
-        Machine(
-            hypervisor=row.node,
-            vmid=row.vmid,
-            name=seen.name or row.name,
-            identity=seen.identity,
-            lock=seen.lock,
-            running=row.running,
-            cores=seen.cores,
-            memory_mib=seen.memory_mib,
-            disk_gib=seen.disk_gib,
-            cdrom=seen.cdrom,
-            protected=seen.protected,
-            creating=creating,
+        Hypervisor(
+            online=True,
+            memory_total=status.memory_total,
+            memory_free=status.memory_free,
+            cpus=status.cpus,
+            promised=sum(row.memory for row in powered),
+            storages={row.name: row for row in resources.storages if row.node == name},
+            bridges=bridges,
+            cpu_models=Unreadable(models.message) if isinstance(models, FoError) else Present(models),
+            clock_skew=Unreadable(skew.message) if isinstance(skew, FoError) else Present(skew),
         )
     )
 
 
-def _creating(proxmox: Proxmox, config: ClusterConfig, row: VmRow) -> str:
-    task = creating_task(proxmox.running_tasks(row.node, row.vmid), config.proxmox.token_id)
-    return task.upid if task else ""
-
-
-def creating_task(rows: list[TaskRow], token_id: str) -> TaskRow | None:
-    """The running creation that this token began, if there is one."""
-    return next((row for row in rows if row.type == "qmcreate" and row.user == token_id), None)
-
-
-def _pool(config: ClusterConfig, answers: Answers) -> Reading[str]:
-    name = config.proxmox.pool
-    if not name:
-        return Absent()
-    found, granted = answers["pools", ""], answers["acl", f"/pool/{name}"]
-    for answer in (found, granted):
-        if isinstance(answer, FoError):
+def _mappings(answers: Answers) -> Reading[Mapping[str, frozenset[str]]]:
+    found: dict[str, frozenset[str]] = {}
+    for (kind, _), answer in answers.items():
+        if kind == "mappings" and isinstance(answer, FoError):
             return Unreadable(answer.message)
-    if name in found:
-        return Present(name)
-    return Absent() if "Pool.Audit" in granted else Unreadable(f"the token has no Pool.Audit on /pool/{name}")
+        if kind == "mappings":
+            found |= answer
+    return Present(found)
 
 
-def _volume(answers: Answers, hypervisor: str, volid: str) -> Reading[str]:
-    volumes = answers.get(("content", hypervisor), PreflightError("its Proxmox node is not in PROXMOX_NODES"))
-    if isinstance(volumes, FoError):
-        return Unreadable(volumes.message)
-    return Present(volid) if any(volume.volid == volid for volume in volumes) else Absent()
-
-
-def _hypervisor(answers: Answers, name: str) -> Reading[Hypervisor]:
-    nodes, storages, bridges = answers["nodes", ""], answers["storages", name], answers["bridges", name]
-    if isinstance(nodes, FoError):
-        return Unreadable(nodes.message)
-    status: NodeStatus | None = next((node for node in nodes if node.name == name), None)
-    if status is None:
-        return Absent()
-    for answer in (storages, bridges):
-        if isinstance(answer, FoError):
-            return Unreadable(answer.message)
-    return Present(Hypervisor(status.online, status.memory_free, {s.name: s for s in storages}, bridges))
+def _quorate(answers: Answers) -> Reading[bool]:
+    status = answers["quorum", ""]
+    return Unreadable(status.message) if isinstance(status, FoError) else Present(status.quorate)
 
 
 def _answering(world: World, config: ClusterConfig, machines: Mapping[str, Reading[Machine]]) -> tuple[str, ...]:
@@ -203,6 +248,5 @@ def _answering(world: World, config: ClusterConfig, machines: Mapping[str, Readi
         waiting["VIP"] = str(config.network.vip)
     if not waiting:
         return ()
-    with ThreadPoolExecutor(min(64, len(waiting)), thread_name_prefix="answers") as pool:
-        answers = list(pool.map(world.hosts.answers, waiting.values()))
-    return tuple(name for name, answer in zip(waiting, answers, strict=True) if answer)
+    heard = world.reach.answering(waiting.values())
+    return tuple(name for name, address in waiting.items() if address in heard)

@@ -1,0 +1,69 @@
+"""Whether the addresses that the cluster shall have are free, as far as this computer can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from funoffshore.config import ClusterConfig
+from funoffshore.doctor import findings
+from funoffshore.doctor.proxmox import count
+from funoffshore.findings import Finding, Outcome
+from funoffshore.reading import Absent, Unreadable
+from funoffshore.stages.machines.facts import MachineFacts
+from funoffshore.world.reach import Reach
+
+
+def examine(config: ClusterConfig, seen: MachineFacts, reach: Reach) -> Iterator[Finding]:
+    """Asks every address that nobody may have yet, and the gateway, all at once."""
+    fresh = {node.name: str(node.address) for node in config.nodes if isinstance(seen.machine(node.name), Absent)}
+    network = config.network
+    has_vip = not all(node.name in fresh for node in config.controllers)
+    # A lab has no gateway: its machines are processes on this computer.
+    others = ([] if has_vip else [network.vip]) + ([] if config.lab else [network.gateway])
+    found = reach.answering([*fresh.values(), *others])
+    names = {**fresh, "VIP": str(network.vip)}
+    for name in seen.answering:
+        found.setdefault(names.get(name, ""), f"takes connections on port {config.ssh.port}")
+    taken = {address: how for address, how in found.items() if address in fresh.values()}
+    unseen = [node.name for node in config.nodes if isinstance(seen.machine(node.name), Unreadable)]
+    yield _machines(fresh, taken, unseen)
+    controllers = [node.name for node in config.controllers if node.name in unseen]
+    yield _vip(config, found.get(str(network.vip), ""), has_vip, controllers)
+    if not config.lab:
+        yield _gateway(config, found.get(str(network.gateway), ""))
+
+
+def _machines(fresh: Mapping[str, str], taken: Mapping[str, str], unseen: list[str]) -> Finding:
+    id_, fix = "FO-DOC-020", "find out who has it, and free it or choose another one in the env file"
+    if taken:
+        lines = [f"{fresh[name]} of {name} {taken[fresh[name]]}" for name in fresh if fresh[name] in taken]
+        return Finding(id_, findings.TITLES[id_], Outcome.FAIL, _said(lines), tuple(lines[1:]), fix)
+    if unseen:
+        said = f"whether {count(len(unseen), 'machine')} exist could not be seen, so their addresses were not asked"
+        return findings.unknown(id_, said, "see FO-DOC-010")
+    return findings.passed(id_, f"nobody answers at {count(len(fresh), 'address', 'addresses')}")
+
+
+def _said(lines: list[str]) -> str:
+    return lines[0] if len(lines) == 1 else f"{lines[0]}, and {len(lines) - 1} more"
+
+
+def _vip(config: ClusterConfig, how: str, has_vip: bool, unseen: list[str]) -> Finding:
+    id_, vip = "FO-DOC-021", config.network.vip
+    if has_vip and unseen:
+        return findings.unknown(id_, "whether there is a controller could not be seen", "see FO-DOC-010")
+    if has_vip:
+        return findings.passed(id_, f"{vip} is for the controllers that exist")
+    if how:
+        said = f"{vip} {how}, and no controller exists yet"
+        fix = "find out who has it, and free it or choose another VIP in the env file"
+        return Finding(id_, findings.TITLES[id_], Outcome.FAIL, said, fix=fix)
+    return findings.passed(id_, f"nobody answers at {vip}")
+
+
+def _gateway(config: ClusterConfig, how: str) -> Finding:
+    id_, gateway = "FO-DOC-022", config.network.gateway
+    if how:
+        return findings.passed(id_, f"{gateway} {how}")
+    said = f"{gateway} does not answer this computer; machines without a gateway reach no registry"
+    return findings.warned(id_, [said], "check GATEWAY in the env file, and from another host of that network")

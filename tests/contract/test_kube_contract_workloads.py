@@ -231,6 +231,9 @@ def volume(space: str, size: str) -> Object:
 
 def test_a_claim_takes_the_smallest_volume_that_fits(backend: Backend, space: str) -> None:
     backend.door.apply([volume(space, size) for size in ("500Mi", "20Gi", "2Gi")], "fo")
+    names = [f"{space}-{size}" for size in ("500mi", "20gi", "2gi")]
+    # the controller chooses among those that it has seen
+    backend.until(lambda: all(backend.get(VOLUME, "", n).get("status", {}).get("phase") == "Available" for n in names))
     made = backend.door.apply([claim(space, storageClassName=space)], "fo")[0]
     assert made["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
     assert made["spec"]["volumeMode"] == "Filesystem"

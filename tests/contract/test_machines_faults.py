@@ -179,14 +179,22 @@ def test_an_image_of_the_wrong_checksum_is_refused(house: House) -> None:
     assert house.creations() == []
 
 
-def test_an_image_that_is_there_and_is_another(house: House) -> None:
+def test_an_image_that_is_there_and_is_another_is_an_error(house: House) -> None:
     house.prepare()
-    volume = shape.image_volume(house.config)
-    house.api.volume_file("pve", volume).write_bytes(b"QFI\xfb" + b"x" * 600)
-    image = house.config.image
-    upid = house.doors.proxmox.download_url("pve", "local", image.url, image.filename, ("sha256", image.sha256))
+    house.api.volume_file("pve", shape.image_volume(house.config)).write_bytes(b"QFI\xfb" + b"x" * 600)
+    plan = house.plan()
+    assert "compare its digest" in plan.actions["image/local@pve"].reason
     with pytest.raises(errors.TaskFailedError, match="checksum mismatch"):
-        house.doors.proxmox.wait_task(upid, Step(), volume)
+        house.run(plan)
+    assert house.creations() == []
+
+
+def test_an_image_that_is_there_and_right_is_reused(house: House) -> None:
+    house.prepare()
+    file = house.api.volume_file("pve", shape.image_volume(house.config))
+    before = file.stat().st_mtime_ns
+    house.settle()
+    assert file.stat().st_mtime_ns == before
 
 
 # Replies that are lost

@@ -75,3 +75,15 @@ def test_a_controller_that_is_not_ready_or_does_not_vote_does_not_hold(changed: 
 )
 def test_a_pod_that_tolerates_the_cordon_is_known(tolerations: list[dict[str, str]] | None, comes_back: bool) -> None:
     assert leave._tolerates_cordon({"spec": {"tolerations": tolerations}}) is comes_back
+
+
+def test_nobody_goes_while_a_server_restarts_for_its_settings() -> None:
+    """Both at once would take two votes of three."""
+    servers = {f"k3s/{node.name}" for node in config().controllers}
+    actions = {action.key: action for action in leave.plan(config(), facts(), ["lab-c1", "lab-w1"], [])}
+    assert actions["drain/lab-c1"].after == servers
+    assert actions["drain/lab-w1"].after == {"uncordon/lab-c1"}
+    gone = {action.key: action for action in leave.plan(config(), facts(), [], ["lab-c2", "lab-c3"])}
+    assert gone["drain/lab-c2"].after == servers
+    assert gone["leave/lab-c2"].after == {"drain/lab-c2"}
+    assert gone["drain/lab-c3"].after == {"leave/lab-c2", "machine/lab-c2"}

@@ -159,6 +159,19 @@ def test_firewall_rules_come_once_the_machine_is_there() -> None:
     assert keys == ["firewall/lab-c1"]
 
 
+def test_rules_are_not_narrowed_while_a_former_machine_needs_them() -> None:
+    """Its etcd member would be cut off from the others."""
+    guarded = replace(config(), shape=replace(config().shape, firewall=True))
+    net = {"net0": f"{options(config().nodes[0])['net0']},firewall=1"}
+    case = {"machines": {"lab-c1": {"options": net}, "lab-w1": "absent"}}
+    former = {"lab-c2": replace(machine(config().node("lab-c1")), vmid=9001, name="lab-c2")}
+    closed = {"lab-c1": Present(Firewall({"enable": "1", "policy_in": "DROP"}, ()))}
+    seen = facts(case, firewalls=closed)
+    assert [a.key for a in machines.plan(guarded, seen, SETTLED) if a.key.startswith("firewall/")]
+    seen = replace(seen, former=former)
+    assert not [a.key for a in machines.plan(guarded, seen, SETTLED) if a.key.startswith("firewall/")]
+
+
 def test_high_availability_waits_until_every_machine_is_there() -> None:
     wanted = replace(config(), proxmox=replace(config().proxmox, high_availability=True, nodes=("pve", "pve2", "pve3")))
     seen = facts(ALL, availability=Present(Availability(frozenset(), {}, {})))

@@ -35,7 +35,9 @@ def plan(config: ClusterConfig, facts: K3sFacts, restarting: Sequence[str], leav
     """What happens in the cluster around restarts and ends of machines, one node after another."""
     if not isinstance(facts.nodes, Present):
         return []
-    known, actions, before = facts.nodes.value, list[Action](), frozenset[str]()
+    known, actions = facts.nodes.value, list[Action]()
+    # A server that is being restarted for its settings counts for the quorum no more than one that goes.
+    before = frozenset(f"k3s/{node.name}" for node in config.controllers)
     for name in [n for n in restarting if n in known]:
         reason = "its machine is to be restarted"
         actions.append(Action(Verb.CHANGE, f"drain/{name}", reason, before, stage=STAGE, on=name))

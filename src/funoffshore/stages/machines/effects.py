@@ -17,7 +17,6 @@ from funoffshore.stages.machines import (
     guards,
     host,
     records,
-    shape,
     survey,
 )
 from funoffshore.stages.machines.facts import Machine, MachineFacts
@@ -89,10 +88,11 @@ def _image(world: World, config: ClusterConfig, action: Action, step: run.Step) 
     recorded = step.recorded("upid")
     if recorded and _ended_well(world, recorded, step, f"{name} to finish fetching the image"):
         return
-    volumes = world.proxmox.content(name, lent.image_storage)
-    if any(volume.volid == shape.image_volume(config) for volume in volumes) or action.verb is Verb.WAIT:
+    if action.verb is Verb.WAIT and "compare" not in action.values:
+        world.proxmox.content(name, lent.image_storage)
         return
-    step.say(f"{name} is fetching {image.url}")
+    # An image that is there already is only compared with its digest: the right one is success, another an error.
+    step.say(f"{name} is fetching {image.url}, unless it has it")
     digest = (image.algorithm, image.digest)
     upid = world.proxmox.download_url(name, lent.image_storage, image.url, image.filename, digest)
     step.record(upid=upid)

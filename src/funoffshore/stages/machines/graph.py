@@ -81,11 +81,14 @@ def _common(config: ClusterConfig, facts: MachineFacts, places: Mapping[str, Pla
     done = set()
     for name in sorted({place.hypervisor for place in places.values()}):
         key, reading = image_key(config, facts, name), facts.images.get(name, Absent())
-        if isinstance(reading, Present) or key in done:
+        if key in done:
             continue
         done.add(key)
         verb, reason = _absence(reading, f"{config.image.filename} is absent on {name}")
         values = {"hypervisor": name}
+        if isinstance(reading, Present):
+            verb, reason = Verb.WAIT, f"{config.image.filename} is on {name}, and Proxmox is to compare its digest"
+            values["compare"] = "digest"
         actions.append(Action(verb, key, reason, lane="image", stage=STAGE, values=values))
     return actions
 

@@ -89,8 +89,13 @@ def test_new_values_and_a_new_version_are_upgrades(flux: Flux) -> None:
     _oci(flux, "podinfo-up", "v2.0.0")
     found = flux.says(HELM_RELEASE, "podinfo-up", "UpgradeSucceeded", "podinfo-up.v3 with chart podinfo@2.0.0+")
     assert state(found) is health.State.READY
-    assert [h["status"] for h in found["status"]["history"][:2]] == ["deployed", "superseded"]
-    assert [h["version"] for h in found["status"]["history"][:2]] == [3, 2]
+
+    def history() -> list[tuple[str, int]]:
+        newest = flux.get(HELM_RELEASE, "podinfo-up")["status"]["history"][:2]
+        return [(h["status"], h["version"]) for h in newest]
+
+    # the controller patches conditions first and the rest of the status after them
+    flux.until(lambda: history() == [("deployed", 3), ("superseded", 2)], history)
 
 
 def test_a_chart_in_a_helm_repository(flux: Flux) -> None:

@@ -248,3 +248,17 @@ def test_a_lost_reply_of_a_write_is_no_second_write(house: House) -> None:
     house.client.wait_task(row.upid, Step(), "it")
     assert house.client.config("pve", 901) is not None
     assert json.dumps(house.calls()).count("POST") == 1
+
+
+def test_a_proxmox_that_takes_no_time_is_looked_at_at_once(made: tuple[Clockwork, proxmox.Proxmox]) -> None:
+    """As the lab without latencies does, whose tasks are over before anybody could look."""
+    node, client = made
+    upid = create(client)
+    assert not client._watch.is_quick
+    client._door.quickest = 0.004
+    assert client._watch.is_quick
+    began = node.clock.at
+    with pytest.raises(errors.DeadlineError):
+        client.wait_task(upid, Step(), TITLE, deadline=1.0)
+    assert node.clock.at - began == pytest.approx(1.0, abs=0.3)
+    assert len(node.asked) >= 2

@@ -88,6 +88,8 @@ class Door:
         self._asking = threading.Lock()
         self._counting = threading.Lock()
         self.calls = 0
+        self.quickest = float("inf")
+        """Seconds that the fastest write so far took. A real one forks a worker, 30 to 340 ms (recorded from 8.4)."""
         """Requests sent so far, repeated ones included."""
         parts = urlsplit(config.url)
         self._host, self._port = parts.hostname or "", parts.port or 8006
@@ -164,7 +166,10 @@ class Door:
             self.calls += 1
         with self._foreign(method, path):
             call: Callable[..., Any] = getattr(self._client()(path.strip("/")), method.lower())
+            begun = self._clock.monotonic()
             answer = call(**wire)
+        if method != "GET":
+            self.quickest = min(self.quickest, self._clock.monotonic() - begun)
         if isinstance(answer, dict) and isinstance(answer.get("errors"), bytes):
             raise errors.RefusedError(
                 f"{self.url} answered {method} {path} with something that is not the Proxmox API's JSON",

@@ -19,6 +19,7 @@ RHYTHM: Mapping[str, tuple[float, float]] = {
 }  # fmt: skip
 """Seconds until the first look at a task of that type, of which none has been seen yet, and between later ones."""
 _SHORT = (2.1, 1.5)
+_AT_ONCE = (0.05, 0.25)
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.6, 10.0
 _SLICE = 1.0
 _FRESH = 0.4
@@ -80,11 +81,12 @@ class Waiter:
         self._read_at = float("-inf")
         self._said = "no output yet"
         kind = (upid.split(":") + [""] * 6)[5]
-        self._first, self._between = RHYTHM.get(kind, _SHORT)
+        self._first, self._between = _AT_ONCE if watch.is_quick else RHYTHM.get(kind, _SHORT)
         # Of a task that is looked at this seldom, the log is read at every second look.
         seldom = self._between >= _LOG_EVERY
         self._log_after, self._log_every = (self._between * 2 - 1,) * 2 if seldom else (_LOG_AFTER, _LOG_EVERY - 1)
-        self._usual = watch.usual(kind)
+        self._usual = None if watch.is_quick else watch.usual(kind)
+        self._least = min(_LEAST_PAUSE, self._between)
         self._foreseen: float | None = None
 
     def wait(self, deadline: float, stall: float, first: float | None) -> None:
@@ -143,7 +145,7 @@ class Waiter:
             ordinary = min(ordinary, self._foreseen + 0.3 - waited)
         elif expected is not None and expected <= waited <= expected * 2 + 2:
             ordinary = min(ordinary, waited * 0.05)
-        return max(_LEAST_PAUSE, ordinary)
+        return max(self._least, ordinary)
 
     def _sleep(self, due: float, looked: bool) -> None:
         """Until ``due``, or until a list that somebody else fetched shows the end. One that shows the task at work

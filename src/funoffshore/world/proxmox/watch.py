@@ -37,6 +37,10 @@ class _Node:
     failure: errors.FoError | None = None
 
 
+_QUICK = 0.015
+"""Seconds. No real Proxmox answers a write in less."""
+
+
 class Watch:
     """Looks at tasks. May be used from any thread."""
 
@@ -47,6 +51,12 @@ class Watch:
         self._nodes: dict[str, _Node] = defaultdict(_Node)
         self._begun: dict[str, float] = {}
         self._lasted: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether Proxmox takes no time at all, as a lab without latencies: then nor do its tasks."""
+        # A clock that stands still while a request is under way tells nothing.
+        return 0 < self._door.quickest < _QUICK
 
     def begun(self, upid: str) -> None:
         """Notes that the task began just now."""

@@ -286,3 +286,18 @@ def begin(house: House, create: Action) -> str:
     creation._prepare(house.world, house.config, node, place, Step())
     body = shape.body(house.config, node, place, house.doors.proxmox.release())
     return house.doors.proxmox.create_vm(place.hypervisor, body)
+
+
+def test_a_machine_whose_backup_still_names_its_seed_starts_again(house: House) -> None:
+    house.settle()
+    node = house.config.node("lab-w1")
+    client = house.doors.proxmox
+    client.wait_task(client.stop("pve", node.vmid), Step(), "it to stop")
+    volume = machines.shape.seed_volume(house.config, node)
+    house.api.edit(node.vmid, ide2=f"{volume},media=cdrom")
+    house.settle()
+    assert client.running("pve", node.vmid)
+    made = client.config("pve", node.vmid)
+    assert made is not None
+    assert made.cdrom == ""
+    assert [v.volid for v in client.content("pve", house.config.proxmox.image_storage) if v.content == "iso"] == []

@@ -61,7 +61,22 @@ def power(world: World, config: ClusterConfig, node: Node, action: Action, step:
             return
         creation.grow(world, config, node, found.hypervisor, found.vmid, step)
         found = finding.need(world, config, node.name, action.values)
-    _start(world, node, found, step)
+    try:
+        _start(world, node, found, step)
+    except errors.TaskFailedError:
+        if not _lacks_its_seed(world, config, node, found):
+            raise
+        creation.upload(world, config, node, found.hypervisor, step)
+        _start(world, node, found, step)
+
+
+def _lacks_its_seed(world: World, config: ClusterConfig, node: Node, found: finding.Found) -> bool:
+    """A backup taken before the seed was ejected still names it, and Proxmox starts nothing with a missing ISO."""
+    volume = shape.seed_volume(config, node)
+    if found.config.cdrom != volume:
+        return False
+    volumes = world.proxmox.content(found.hypervisor, config.proxmox.image_storage, "iso")
+    return all(seen.volid != volume for seen in volumes)
 
 
 def _start(world: World, node: Node, found: finding.Found, step: run.Step) -> None:

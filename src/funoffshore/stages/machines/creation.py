@@ -57,15 +57,19 @@ def grow(world: World, config: ClusterConfig, node: Node, hypervisor: str, vmid:
     world.proxmox.wait_task(upid, step, f"the disk of {node.name} to grow")
 
 
+def upload(world: World, config: ClusterConfig, node: Node, hypervisor: str, step: run.Step) -> None:
+    """The seed lies on the image storage; one that is there already is replaced by the same."""
+    step.say("uploading its seed")
+    content = seed.iso(config, node)
+    store, name = config.proxmox.image_storage, seed.filename(config, node)
+    upid = world.proxmox.upload_iso(hypervisor, store, name, content, hashlib.sha256(content).hexdigest())
+    world.proxmox.wait_task(upid, step, f"the seed of {node.name} to be stored")
+
+
 def _prepare(world: World, config: ClusterConfig, node: Node, place: Place, step: run.Step) -> None:
     """The seed lies ready, and it is written down which VMID is to become this machine."""
     if config.proxmox.seed == "iso":
-        step.say("uploading its seed")
-        content = seed.iso(config, node)
-        store, name = config.proxmox.image_storage, seed.filename(config, node)
-        sha256 = hashlib.sha256(content).hexdigest()
-        upid = world.proxmox.upload_iso(place.hypervisor, store, name, content, sha256)
-        world.proxmox.wait_task(upid, step, f"the seed of {node.name} to be stored")
+        upload(world, config, node, place.hypervisor, step)
     step.checkpoint()
 
     def change(known: records.Records) -> None:

@@ -50,10 +50,15 @@ def _fill_cpuset(folder: Path) -> None:
 def processes(folder: Path) -> set[int]:
     """Every process in the cgroup and below it."""
     found: set[int] = set()
-    for listing in folder.rglob("cgroup.procs"):
+    for below in _folders(folder):
         with contextlib.suppress(OSError):
-            found.update(int(pid) for pid in listing.read_text().split())
+            found.update(int(pid) for pid in (below / "cgroup.procs").read_text().split())
     return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """It and all below it; what goes away meanwhile, as cgroups of a dying machine do, is passed over."""
+    return [Path(path) for path, _, _ in os.walk(folder)]
 
 
 def kill(name: str = "") -> None:
@@ -75,7 +80,7 @@ def kill(name: str = "") -> None:
 
 def remove(folder: Path) -> None:
     """Removes a cgroup without processes and all below it. One that is still busy is left."""
-    for below in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+    for below in sorted(set(_folders(folder)) - {folder}, reverse=True):
         with contextlib.suppress(OSError):
             below.rmdir()
     with contextlib.suppress(OSError):

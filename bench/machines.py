@@ -95,31 +95,43 @@ def served(home: Operator) -> Iterator[None]:
 
 
 def created(config: ClusterConfig) -> tuple[int, list[timeline.Span]]:
-    """Proxmox calls for the machines themselves in a run from nothing, and what it did.
+    """Proxmox calls for the machines themselves in a run from nothing, and what that run did.
 
-    What a run does once, however many machines there are, is not among them: looking, the pool, the image.
+    What a run does once, however many machines there are, is not among the calls: looking, the pool, and having each
+    Proxmox node compare the image that it has with its digest. The image was fetched before.
     """
     config.state.mkdir(parents=True, exist_ok=True)
-    with common.world(config) as world, journal_of(config, world) as log:
-        facts = road.look(world, config)
-        first = road.plan(config, facts, "machines").actions.items()
-        once = Plan({key: action for key, action in first if key.startswith(("pool/", "image/"))})
-        run.execute(once, lambda a, step: road.apply(world, config, a, step), log, Quiet(), threading.Event(), {})
-        looks, look, before = 0, road.look, world.proxmox.calls
+    with common.world(config) as world:
+        with journal_of(config, world) as log:
+            prepare(world, config, log)
+        with journal_of(config, world) as log:
+            once = prepare(world, config, log)
+        looks, look, start = 0, road.look, world.proxmox.calls
 
         def counted(world: World, config: ClusterConfig, *, thorough: bool = True) -> road.Facts:
             nonlocal looks
-            start = world.proxmox.calls
+            before = world.proxmox.calls
             seen = look(world, config, thorough=thorough)
-            looks += world.proxmox.calls - start
+            looks += world.proxmox.calls - before
             return seen
 
         road.look = counted
         try:
-            road.converge(world, config, log, Quiet(), threading.Event(), "machines")
+            with journal_of(config, world) as log:
+                road.converge(world, config, log, Quiet(), threading.Event(), "machines")
         finally:
             road.look = look
-        return world.proxmox.calls - before - looks, timeline.spans(journal.read(log.folder))
+        return world.proxmox.calls - start - looks - once, timeline.spans(journal.read(log.folder))
+
+
+def prepare(world: World, config: ClusterConfig, log: journal.Journal) -> int:
+    """Pool and image, as every run sees to them. Returns how many calls that takes, without the look."""
+    facts = road.look(world, config)
+    before = world.proxmox.calls
+    actions = road.plan(config, facts, "machines").actions.items()
+    plan = Plan({key: action for key, action in actions if key.startswith(("pool/", "image/"))})
+    run.execute(plan, lambda a, step: road.apply(world, config, a, step), log, Quiet(), threading.Event(), {})
+    return world.proxmox.calls - before
 
 
 @contextmanager

@@ -32,11 +32,11 @@ def create(client: proxmox.Proxmox) -> str:
 # How often it looks
 
 
-def test_one_creation_costs_three_looks(made: tuple[Clockwork, proxmox.Proxmox]) -> None:
+def test_one_creation_costs_two_looks(made: tuple[Clockwork, proxmox.Proxmox]) -> None:
     node, client = made
     began = node.clock.at
     client.wait_task(create(client), Step(), TITLE)
-    assert node.asked == ["tasks"] * 3
+    assert node.asked == ["tasks"] * 2
     assert node.clock.at - began == pytest.approx(15.0)
 
 

@@ -8,6 +8,7 @@ from funoffshore import errors, run
 from funoffshore.config import ClusterConfig, Node, identity
 from funoffshore.plan import Action, Verb
 from funoffshore.stages.machines import finding, keeping, records, shape, trust
+from funoffshore.world.proxmox import has_changed, is_missing
 
 if TYPE_CHECKING:
     from funoffshore.world.world import World
@@ -54,12 +55,8 @@ def seed(world: World, config: ClusterConfig, node: Node, action: Action, step: 
     if action.verb is Verb.WAIT:
         return
     volume, store = shape.seed_volume(config, node), config.proxmox.image_storage
-    found = finding.find(world, config, node.name, action.values, strict=False)
+    found = _eject(world, config, node, action, volume, step)
     where = action.values.get("on") or (found.hypervisor if found else "")
-    if found is not None and found.config.cdrom == volume:
-        step.say("taking the seed out of the drive")
-        changes = {"ide2": "none,media=cdrom"}
-        world.proxmox.change_now(found.hypervisor, found.vmid, changes, digest=found.config.digest)
     for hypervisor in [where] if where else config.proxmox.nodes:
         step.say("deleting the seed")
         # A volume that is missing counts as removed.
@@ -72,6 +69,30 @@ def seed(world: World, config: ClusterConfig, node: Node, action: Action, step: 
             known.configs.pop(found.vmid, None)
 
     records.update(config.state, change)
+
+
+def _eject(
+    world: World, config: ClusterConfig, node: Node, action: Action, volume: str, step: run.Step
+) -> finding.Found | None:
+    """Empties the machine's drive, if the seed is in it. None when the machine is nowhere."""
+    found = finding.remembered(world, config, node.name, action.values)
+    if found is not None and found.config.cdrom == volume:
+        try:
+            _empty(world, found, step)
+            return found
+        except errors.RefusedError as why:
+            if not has_changed(why) and not is_missing(why):
+                raise
+    found = finding.find(world, config, node.name, action.values, strict=False)
+    if found is not None and found.config.cdrom == volume:
+        _empty(world, found, step)
+    return found
+
+
+def _empty(world: World, found: finding.Found, step: run.Step) -> None:
+    step.say("taking the seed out of the drive")
+    changes = {"ide2": "none,media=cdrom"}
+    world.proxmox.change_now(found.hypervisor, found.vmid, changes, digest=found.config.digest)
 
 
 def _require_removable(found: finding.Found) -> None:

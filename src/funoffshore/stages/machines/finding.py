@@ -52,6 +52,18 @@ def find(
     return None
 
 
+def remembered(world: World, config: ClusterConfig, name: str, values: Mapping[str, str]) -> Found | None:
+    """The VM as it was last read in this run; None when it was not, or was not ours. Only for a write that carries its
+    digest: Proxmox itself then refuses it unless this very configuration, identity included, is still in force."""
+    if "vmid" not in values:
+        return None
+    hypervisor, vmid = values["hypervisor"], int(values["vmid"])
+    seen = world.proxmox.last_config(hypervisor, vmid)
+    if seen is None or not seen.digest or not is_ours(seen, identity(config.name, name)):
+        return None
+    return Found(name, hypervisor, vmid, seen)
+
+
 def need(world: World, config: ClusterConfig, name: str, values: Mapping[str, str]) -> Found:
     """The same, for what must be there. Raises TaskFailedError when it is nowhere."""
     found = find(world, config, name, values)

@@ -7,7 +7,7 @@ from typing import Any
 from funoffshore import errors
 from funoffshore.clock import Clock
 from funoffshore.world.proxmox.door import Door
-from funoffshore.world.proxmox.shapes import task_node
+from funoffshore.world.proxmox.shapes import VmConfig, task_node
 from funoffshore.world.proxmox.watch import Watch
 
 
@@ -18,6 +18,7 @@ class Base:
         self._door = door
         self._clock = clock
         self._watch = Watch(door, clock)
+        self._read: dict[tuple[str, int], VmConfig] = {}
 
     def _task(self, answer: Any) -> str:
         """The UPID that a write answered, noted so that waiting for it knows when it began."""

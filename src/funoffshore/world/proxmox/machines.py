@@ -31,11 +31,18 @@ class Machines(Base):
     def config(self, node: str, vmid: int) -> shapes.VmConfig | None:
         """The VM's configuration, None when there is no such VM on that node."""
         try:
-            return self._door.read(answers.parse_config, f"{_vm(node, vmid)}/config")
+            found = self._door.read(answers.parse_config, f"{_vm(node, vmid)}/config")
         except errors.RefusedError as why:
             if refusals.is_missing(why):
                 return None
             raise
+        self._read[node, vmid] = found
+        return found
+
+    def last_config(self, node: str, vmid: int) -> shapes.VmConfig | None:
+        """What ``config`` last showed, without asking again. A write that carries its digest is refused by Proxmox
+        once that is no longer the VM's configuration, so it proves as much as another look; nothing else does."""
+        return self._read.get((node, vmid))
 
     def pending(self, node: str, vmid: int) -> dict[str, tuple[str | None, str | None]]:
         """Every option → its value now, and its value after the next restart; None where it is not set. The two

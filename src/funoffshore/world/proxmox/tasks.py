@@ -14,7 +14,7 @@ DEADLINE = 900.0
 STALL = 300.0
 """Seconds without a new line in a running task's log, after which nobody expects one any more."""
 RHYTHM: Mapping[str, tuple[float, float]] = {
-    "qmcreate": (5.0, 5.0), "qmclone": (5.0, 5.0), "qmrestore": (5.0, 5.0), "qmmove": (5.0, 5.0),
+    "qmcreate": (7.5, 7.5), "qmclone": (7.5, 7.5), "qmrestore": (7.5, 7.5), "qmmove": (5.0, 5.0),
     "download": (5.0, 4.0), "vzdump": (8.0, 8.0), "qmshutdown": (3.0, 3.0), "qmreboot": (3.0, 3.0),
 }  # fmt: skip
 """Seconds until the first look at a task of that type, of which none has been seen yet, and between later ones."""

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from operator_home import Operator
+from operator_kills import served
 
 from funoffshore import config as configs
 from funoffshore import journal, road, run, timeline
@@ -68,7 +69,7 @@ def measure(size: int, hypervisors: int) -> None:
             CONTROLLER_MEMORY_MIB=2048, WORKER_MEMORY_MIB=1024, CONTROLLER_DISK_GIB=10, WORKER_DISK_GIB=10,
         )  # fmt: skip
         config = configs.load(configs.find(home.folder, "lab", {}), root=home.folder)
-        with served(home):
+        with served(home, SPEED):
             calls, spans = created(config)
             again, seconds = unchanged(config)
     lanes = {**run.CAPACITY, "storage": config.proxmox.imports}
@@ -79,19 +80,6 @@ def measure(size: int, hypervisors: int) -> None:
         f"{elapsed / path:5.3f}, {calls / size:5.1f} calls per machine; again {again} calls in {seconds:.2f} s",
         flush=True,
     )
-
-
-@contextmanager
-def served(home: Operator) -> Iterator[None]:
-    """The lab in a process of its own while the body runs."""
-    with home.start("lab", "serve", "--latency", "realistic", "--speed", str(SPEED)) as lab:
-        try:
-            while not (home.lab / "running.json").exists():
-                time.sleep(0.05)
-            yield
-        finally:
-            lab.terminate()
-            lab.communicate()
 
 
 def created(config: ClusterConfig) -> tuple[int, list[timeline.Span]]:

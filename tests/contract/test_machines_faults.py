@@ -308,3 +308,31 @@ def test_no_secret_is_in_any_log(house: House, caplog: pytest.LogCaptureFixture)
     house.run(house.plan())
     assert SECRET not in caplog.text
     assert "smbios1" not in caplog.text
+
+
+def test_a_vm_that_somebody_else_is_making_in_our_range_is_a_strangers(tmp_path: Path) -> None:
+    with built(tmp_path, latencies=Latencies(create=60.0)) as house:
+        house.prepare()
+        vmid = house.config.node("lab-w1").vmid
+        house.api.add_token("other@pve!theirs", SECRET)
+        other = house.another_client(token_id="other@pve!theirs")
+        image = shape.image_volume(house.config)
+        upid = other.create_vm("pve", {"vmid": vmid, "name": "theirs", "scsi0": f"local-lvm:0,import-from={image}"})
+        seen = house.look()[0]
+        assert seen.half_made == ()
+        assert "somebody else is making it" in seen.guests[vmid].why
+        assert machines.problems(house.config, seen) == []
+        assert house.plan().actions["machine/lab-w1"].values["vmid"] != str(vmid)
+        other.wait_task(upid, Step(), "theirs")
+
+
+def test_an_ha_manager_that_cannot_be_asked_is_not_fine(tmp_path: Path) -> None:
+    with built(tmp_path, nodes=("pve", "pve2", "pve3")) as house:
+        house.config = replace(house.config, proxmox=replace(house.config.proxmox, high_availability=True))
+        house.grant()
+        house.settle()
+        seen, hosts = house.look()
+        blind = replace(seen, availability=Unreadable("nobody answers"))
+        (action,) = machines.plan(house.config, blind, hosts)
+        assert (action.key, action.verb) == ("ha/state", Verb.WAIT)
+        assert "nobody answers" in action.reason

@@ -301,3 +301,66 @@ def test_a_machine_whose_backup_still_names_its_seed_starts_again(house: House) 
     assert made is not None
     assert made.cdrom == ""
     assert [v.volid for v in client.content("pve", house.config.proxmox.image_storage) if v.content == "iso"] == []
+
+
+def test_a_copy_of_the_template_that_an_earlier_run_began_is_finished(tmp_path: Path) -> None:
+    """Killed while Proxmox copies, and killed again before the copy was given its identity."""
+    from funoffshore.stages.machines import creation, shape
+    from funoffshore.stages.machines.placing import Place
+
+    with built(tmp_path, release="8.0", latencies=Latencies(create=20.0)) as house:
+        house.api.add_template(8000, "debian-13", disk_gib=2)
+        house.config = replace(house.config, image=replace(house.config.image, template="debian-13"))
+        house.prepare()
+        node = house.config.node("lab-c1")
+        create = house.plan().actions["machine/lab-c1"]
+        place = Place(create.values["hypervisor"], int(create.values["vmid"]), "")
+        creation._prepare(house.world, house.config, node, place, Step())
+        upid = house.doors.proxmox.clone("pve", 8000, shape.clone_body(house.config, node, place))
+        plan = house.plan()
+        assert plan.actions["machine/lab-c1"].verb is Verb.WAIT
+        assert "power/lab-c1" not in plan.actions
+        house.doors.proxmox.wait_task(upid, Step(), "the copy")
+        assert house.plan().actions["machine/lab-c1"].verb is Verb.CREATE
+        house.settle()
+        assert len(house.calls("/clone")) == 2
+        assert {row.name for row in house.doors.proxmox.guests()} == {"debian-13", "lab-c1", "lab-w1"}
+
+
+@pytest.mark.parametrize("call", ["clone", "change"])
+def test_a_lost_reply_while_copying_makes_no_second_copy(tmp_path: Path, call: str) -> None:
+    with built(tmp_path, release="8.0") as house:
+        house.api.add_template(8000, "debian-13", disk_gib=2)
+        house.config = replace(house.config, image=replace(house.config.image, template="debian-13"))
+        path = {"clone": "/nodes/*/qemu/*/clone", "change": "/nodes/*/qemu/*/config"}[call]
+        house.kit.faults.on("pve-cut", path=path, times="1")
+        with pytest.raises(errors.UnreachableError):
+            house.run(house.plan())
+        house.settle()
+        assert {row.name for row in house.doors.proxmox.guests()} == {"debian-13", "lab-c1", "lab-w1"}
+        assert len(house.calls("/clone")) == 2
+
+
+def test_rules_that_somebody_changed_are_mended_by_the_next_run_once_they_were_seen(tmp_path: Path) -> None:
+    with built(tmp_path) as house:
+        house.config = replace(house.config, shape=replace(house.config.shape, firewall=True))
+        house.settle()
+        assert not house.plan(thorough=False)
+        vmid = house.config.node("lab-c1").vmid
+        house.doors.proxmox.delete_firewall_rule("pve", vmid, 0)
+        assert list(house.plan().actions) == ["firewall/lab-c1"]
+        plan = house.plan(thorough=False)
+        assert list(plan.actions) == ["firewall/lab-c1"]
+        house.run(plan)
+        assert not house.plan()
+
+
+def test_a_seed_that_somebody_put_back_is_deleted_once_it_was_seen(house: House) -> None:
+    from funoffshore.stages.machines import creation
+
+    house.settle()
+    assert not house.plan(thorough=False)
+    creation.upload(house.world, house.config, house.config.node("lab-c1"), "pve", Step())
+    assert list(house.plan().actions) == ["seed/lab-c1"]
+    house.run(house.plan(thorough=False))
+    assert not house.plan()

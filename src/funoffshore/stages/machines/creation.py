@@ -29,12 +29,14 @@ def create(world: World, config: ClusterConfig, node: Node, action: Action, step
     place = Place(action.values["hypervisor"], int(action.values["vmid"]), "")
     place = _copied(world, config, node) or place
     for _ in range(_MOVES):
-        if (found := _there(world, config, node, place)) is None:
+        if found := _there(world, config, node, place):
+            place = Place(found.hypervisor, found.vmid, "")
+        else:
             _prepare(world, config, node, place, step)
             if not _make(world, config, node, place, step):
                 place = _elsewhere(world, config, node, place, step)
                 continue
-        grow(world, config, node, place.hypervisor, found.vmid if found else place.vmid, step)
+        grow(world, config, node, place.hypervisor, place.vmid, step)
         return
     raise errors.PreflightError(
         f"{_MOVES} VMIDs in a row were taken by others while {node.name} was to be made",
@@ -91,6 +93,9 @@ def _make(world: World, config: ClusterConfig, node: Node, place: Place, step: r
             raise
         upid = _running(world, config, place)
     except errors.UnreachableError as why:
+        if config.image.template:
+            # Made in two steps, and a copy shows no identity before the second: the next look says how far it came.
+            raise
         upid = _look_up(world, config, node, place, step, why)
     else:
         # Proxmox took the VMID for this very call, so nobody else can have it.

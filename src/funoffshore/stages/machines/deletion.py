@@ -24,7 +24,7 @@ def destroy(world: World, config: ClusterConfig, name: str, action: Action, step
         return
     _require_removable(found)
     if world.proxmox.running(found.hypervisor, found.vmid):
-        _end(world, config, found, step)
+        _end(world, config, found, "keep" in action.values, step)
     found = finding.find(world, config, name, action.values)
     if found is None:
         return
@@ -40,10 +40,11 @@ def destroy(world: World, config: ClusterConfig, name: str, action: Action, step
     trust.forget(config, name)
 
 
-def _end(world: World, config: ClusterConfig, found: finding.Found, step: run.Step) -> None:
-    """Takes its power. A controller that has left etcd would join again if it were given the time to."""
+def _end(world: World, config: ClusterConfig, found: finding.Found, gently: bool, step: run.Step) -> None:
+    """Takes its power; ``gently`` where its disks live on. A controller that has left etcd would join again if it were
+    given the time to."""
     step.say("taking its power")
-    if found.name.startswith(f"{config.name}-c"):
+    if found.name.startswith(f"{config.name}-c") and not gently:
         upid = world.proxmox.stop(found.hypervisor, found.vmid)
     else:
         upid = world.proxmox.shutdown(found.hypervisor, found.vmid, SHUTDOWN)

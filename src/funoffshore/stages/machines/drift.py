@@ -65,7 +65,7 @@ def differences(
     no difference, and cloud-init's keys never are. ``pending`` is what Proxmox said waits for a restart. A machine
     that is only being created has no differences.
     """
-    if machine.lock == "create":
+    if machine.unborn:
         return []
     found = []
     for option, want in shape.wanted(config, node, release).items():

@@ -31,6 +31,11 @@ class Machine:
         return self.config.lock
 
     @property
+    def unborn(self) -> bool:
+        """Whether it is only being made: it has neither our identity nor our hardware yet."""
+        return self.lock == "create" or bool(self.creating)
+
+    @property
     def protected(self) -> bool:
         return self.config.protected
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.plan import Action, Verb
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.machines import backups, drift, guards, placing, shape
+from funoffshore.stages.machines import backups, drift, guards, placing, shape, survey
 from funoffshore.stages.machines.facts import NONE, Hypervisor, Machine, MachineFacts, Permits
 from funoffshore.stages.machines.held import release
 from funoffshore.stages.machines.placing import Place
@@ -36,7 +36,7 @@ def plan(
         restart = _restart(config, facts, node, permits, last)
         last = node.name if restart else last
         actions += [*machine, *restart]
-        if any(action.verb is Verb.DELETE for action in machine):
+        if any(action.verb is Verb.DELETE for action in machine) or _is_being_cloned(facts.machine(node.name)):
             continue
         actions += _host(facts, node, hosts.get(node.name, Absent()), places.get(node.name))
         actions += _seed(config, facts, node, places.get(node.name))
@@ -45,7 +45,12 @@ def plan(
 
 def is_being_created(machine: Machine) -> bool:
     """Whether a creation that this token began is at work on it; until it ends nothing shows an identity."""
-    return machine.lock == "create" and bool(machine.creating)
+    return machine.lock in survey.UNBORN and bool(machine.creating)
+
+
+def _is_being_cloned(reading: Reading[Machine]) -> bool:
+    """A copy has neither identity nor hardware of ours when its task ends, so nothing can follow in this plan."""
+    return isinstance(reading, Present) and reading.value.lock == "clone" and is_being_created(reading.value)
 
 
 def image_key(config: ClusterConfig, facts: MachineFacts, hypervisor: str) -> str:
@@ -114,6 +119,8 @@ def _machine(
             reason = f"its creation is under way ({machine.creating})"
             values = _where(machine) | {"upid": machine.creating}
             wait = Action(Verb.WAIT, key, reason, lane="storage", stage=STAGE, on=node.name, values=values)
+            if _is_being_cloned(reading):
+                return [wait]
             return [wait, _start(node, key, "a new machine is off", _where(machine))]
         case Present(machine) if not machine.lock:
             return _change(config, facts, node, machine, permits)

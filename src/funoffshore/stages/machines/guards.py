@@ -24,18 +24,19 @@ STAGE = "machines"
 
 
 def observe_firewalls(
-    proxmox: Proxmox, config: ClusterConfig, facts: MachineFacts, known: records.Records, thorough: bool
+    proxmox: Proxmox, config: ClusterConfig, facts: MachineFacts, known: records.Records, now: float
 ) -> dict[str, Reading[Firewall]]:
-    """The firewalls that are not known to be right; none where Proxmox' firewall is not asked for."""
+    """The firewalls that are not known to be right; none where Proxmox' firewall is not asked for. Records that are
+    empty make that all of them."""
     if not config.shape.firewall:
         return {}
     calls: dict[str, Any] = {}
     for node in config.nodes:
         reading = facts.machine(node.name)
-        if isinstance(reading, Present) and not reading.value.lock:
-            mark = known.guarded.get(str(node.identity))
-            if thorough or mark != fingerprint(config, node):
-                calls[node.name] = partial(_read_firewall, proxmox, reading.value.hypervisor, reading.value.vmid)
+        if not isinstance(reading, Present) or reading.value.lock:
+            continue
+        if not known.guards(str(node.identity), fingerprint(config, node), now):
+            calls[node.name] = partial(_read_firewall, proxmox, reading.value.hypervisor, reading.value.vmid)
     answers = proxmox.gather(calls)
     return {
         name: Unreadable(answer.message) if isinstance(answer, errors.FoError) else Present(answer)
@@ -98,6 +99,9 @@ def _reason(wrong: firewall.Changes) -> str:
 
 def _availability(config: ClusterConfig, facts: MachineFacts) -> list[Action]:
     machines = living(config, facts)
+    if config.proxmox.high_availability and isinstance(facts.availability, Unreadable) and machines:
+        reason = f"Proxmox did not show what its HA manager knows ({facts.availability.why})"
+        return [Action(Verb.WAIT, "ha/state", reason, stage=STAGE)]
     if not isinstance(facts.availability, Present) or len(machines) < len(config.nodes):
         return []
     actions: list[Action] = []
@@ -112,7 +116,7 @@ def _availability(config: ClusterConfig, facts: MachineFacts) -> list[Action]:
 def living(config: ClusterConfig, facts: MachineFacts) -> dict[str, Machine]:
     """The machines of the env file that exist and are whole."""
     readings = {node.name: facts.machine(node.name) for node in config.nodes}
-    return {name: r.value for name, r in readings.items() if isinstance(r, Present) and r.value.lock != "create"}
+    return {name: r.value for name, r in readings.items() if isinstance(r, Present) and not r.value.unborn}
 
 
 def _steps(
@@ -124,10 +128,8 @@ def _steps(
 def apply(world: World, config: ClusterConfig, action: Action, machines: Mapping[str, Machine]) -> None:
     """One of these actions. Looks again first; what is right by now is left alone."""
     kind, _, rest = action.key.partition("/")
-    if action.verb is Verb.WAIT:
-        return
     if kind == "firewall":
-        _set_firewall(world, config, config.node(rest))
+        _set_firewall(world, config, config.node(rest), only_look=action.verb is Verb.WAIT)
         return
     seen = observe_availability(world.proxmox, release_of(world.proxmox))
     if isinstance(seen, Unreadable):
@@ -138,9 +140,11 @@ def apply(world: World, config: ClusterConfig, action: Action, machines: Mapping
             _set_availability(world.proxmox, step)
 
 
-def _set_firewall(world: World, config: ClusterConfig, node: Node) -> None:
+def _set_firewall(world: World, config: ClusterConfig, node: Node, *, only_look: bool) -> None:
     found = finding.need(world, config, node.name, {})
     seen = _read_firewall(world.proxmox, found.hypervisor, found.vmid)
+    if only_look:
+        return
     wrong = firewall.differences(config, node, seen.rules, seen.options)
     for position in wrong.surplus:
         world.proxmox.delete_firewall_rule(found.hypervisor, found.vmid, position)
@@ -150,16 +154,24 @@ def _set_firewall(world: World, config: ClusterConfig, node: Node) -> None:
         world.proxmox.set_firewall_options(found.hypervisor, found.vmid, wrong.options)
 
 
-def remember(config: ClusterConfig, facts: MachineFacts) -> None:
-    """Firewalls that were seen to be right need not be read again while the rules stay the same."""
-    right = {
-        str(node.identity): fingerprint(config, node)
-        for node in config.nodes
-        if isinstance(seen := facts.firewalls.get(node.name), Present)
-        and not firewall.differences(config, node, seen.value.rules, seen.value.options)
-    }
-    if right:
-        records.update(config.state, lambda known: known.guarded.update(right))
+def remember(config: ClusterConfig, facts: MachineFacts, now: float) -> None:
+    """Firewalls that were seen to be right need not be read again for a while; those that were not, at every look."""
+    right: dict[str, tuple[str, float]] = {}
+    wrong = set[str]()
+    for node in config.nodes:
+        seen, key = facts.firewalls.get(node.name), str(node.identity)
+        if isinstance(seen, Present):
+            if firewall.differences(config, node, seen.value.rules, seen.value.options):
+                wrong.add(key)
+            else:
+                right[key] = (fingerprint(config, node), now)
+
+    def change(known: records.Records) -> None:
+        kept = {key: value for key, value in known.guarded.items() if key not in wrong}
+        known.guarded = kept | right
+
+    if right or wrong:
+        records.update(config.state, change)
 
 
 def _set_availability(proxmox: Proxmox, step: availability.Step) -> None:

@@ -53,7 +53,7 @@ def observe(world: World, config: ClusterConfig, *, thorough: bool = True) -> Ma
         numbers=known.numbers,
         seeds={name: Absent() for name in found.machines},
     )
-    facts = _surroundings(world, config, facts, known, thorough)
+    facts = _surroundings(world, config, facts, trusted, thorough)
     return _details(world, config, facts, resources, known, thorough)
 
 
@@ -62,9 +62,9 @@ def _surroundings(
 ) -> MachineFacts:
     """Firewalls, HA manager and backup job, as far as the env file asks for them; all of it when ``thorough``."""
     proxmox = world.proxmox
-    firewalls = guards.observe_firewalls(proxmox, config, facts, known, thorough)
-    facts = replace(facts, firewalls=firewalls)
-    guards.remember(config, facts)
+    now = world.clock.now()
+    facts = replace(facts, firewalls=guards.observe_firewalls(proxmox, config, facts, known, now))
+    guards.remember(config, facts, now)
     if (config.proxmox.high_availability or thorough) and isinstance(facts.release, Present):
         facts = replace(facts, availability=guards.observe_availability(proxmox, facts.release.value))
     # Always: a job that is no longer wanted has to go as well.
@@ -130,6 +130,7 @@ def _details(
         return facts
     answers = world.proxmox.gather(_calls(world, config, bool(fresh) or thorough))
     facts = replace(facts, seeds=_seeds(config, facts, answers))
+    _remember_seeds(config, facts, known)
     if not (fresh or thorough):
         return facts
     return replace(
@@ -141,6 +142,19 @@ def _details(
         quorate=_quorate(answers),
         answering=_answering(world, config, facts.machines),
     )
+
+
+def _remember_seeds(config: ClusterConfig, facts: MachineFacts, known: records.Records) -> None:
+    """Whose seed was seen to be gone is not looked for again; whose was seen to be there, at every look."""
+    made = [node for node in config.nodes if isinstance(facts.machine(node.name), Present)]
+    gone = {str(node.identity) for node in made if isinstance(facts.seed(node.name), Absent)}
+    there = {str(node.identity) for node in config.nodes if isinstance(facts.seed(node.name), Present)}
+    if gone - known.seedless or there & known.seedless:
+
+        def change(kept: records.Records) -> None:
+            kept.seedless = (kept.seedless | gone) - there
+
+        records.update(config.state, change)
 
 
 def _calls(world: World, config: ClusterConfig, everything: bool) -> dict[tuple[str, str], Callable[[], Any]]:

@@ -42,7 +42,7 @@ def _guests(config: ClusterConfig, facts: MachineFacts) -> Iterator[Advice]:
         for guest in facts.half_made:
             yield Subject.GUESTS, preflight.half_made(guest).message
     for node, machine in preflight_guests.present(config, facts):
-        if machine.lock not in ("", "create"):
+        if machine.lock and not machine.unborn:
             yield Subject.GUESTS, f"VM {machine.vmid} ({node.name}) is locked ({machine.lock}), so it is left as it is"
     for name, machine in sorted(facts.former.items()):
         where = f"VM {machine.vmid} on {machine.hypervisor}"

@@ -128,7 +128,7 @@ def _key(config: ClusterConfig, node: Node) -> str:
 def _locked(config: ClusterConfig, facts: MachineFacts, permits: Permits) -> Iterator[FoError]:
     """A lock matters only where something is to be done that Proxmox would refuse."""
     for node, machine in present(config, facts):
-        if machine.lock in ("", "create"):
+        if not machine.lock or machine.unborn:
             continue
         if why := _wanted_now(config, facts, node, machine, permits):
             yield locked(node.name, machine, why)

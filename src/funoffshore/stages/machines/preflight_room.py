@@ -218,7 +218,7 @@ def _starting(config: ClusterConfig, facts: MachineFacts) -> Iterator[FoError]:
             if isinstance(seen := facts.machine(node.name), Present)
             and seen.value.hypervisor == name
             and not seen.value.running
-            and seen.value.lock != "create"
+            and not seen.value.unborn
         ]
         if off and left.memory < 0:
             yield PreflightError(

@@ -7,6 +7,7 @@ Only a shortcut: a record counts for ``FRESH`` seconds and only while the lists 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -43,8 +44,8 @@ class Records:
     """VMID that was chosen for a machine, by node name: while it is being created, nothing else tells whose it is."""
     seedless: set[str] = field(default_factory=set)
     """Identities of machines whose seed was seen to be gone."""
-    guarded: dict[str, str] = field(default_factory=dict)
-    """By identity, the fingerprint of the firewall rules that were last seen to be in force."""
+    guarded: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By identity, the fingerprint of the firewall rules that were seen to be in force, and when (Unix seconds)."""
 
     def config(self, row: VmRow, now: float) -> VmConfig | None:
         """What a read of ``row``'s VM would show, as far as anybody can tell without reading."""
@@ -52,6 +53,11 @@ class Records:
         if found is None or found.row != row_of(row) or not 0 <= now - found.at <= FRESH:
             return None
         return found.config
+
+    def guards(self, identity: str, rules: str, now: float) -> bool:
+        """Whether a machine's firewall was seen to be in force with those rules, not too long ago."""
+        found = self.guarded.get(identity)
+        return found is not None and found[0] == rules and 0 <= now - found[1] <= FRESH
 
 
 def row_of(row: VmRow) -> str:
@@ -69,12 +75,17 @@ def read(state: Path) -> Records:
 
 
 def update(state: Path, change: Callable[[Records], None]) -> None:
-    """Reads, changes, writes. A disk that takes no more costs time at the next look and nothing else."""
+    """Reads, changes, writes, alone: a ``fo plan`` may look while a bootstrap writes down what it is about to make.
+
+    A disk that takes no more costs time at the next look and nothing else.
+    """
     with _LOCK, contextlib.suppress(OSError):
-        records = read(state)
-        change(records)
         state.mkdir(parents=True, exist_ok=True)
-        atomic.write(_path(state), json.dumps(_plain(records)).encode())
+        with (state / "seen.lock").open("a") as alone:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            records = read(state)
+            change(records)
+            atomic.write(_path(state), json.dumps(_plain(records)).encode())
 
 
 def forget(state: Path, vmids: Iterable[int]) -> None:
@@ -113,5 +124,5 @@ def _parse(data: Mapping[str, Any]) -> Records:
         for vmid, r in data["configs"].items()
     }
     numbers = {str(name): int(vmid) for name, vmid in data["numbers"].items()}
-    guarded = {str(identity): str(rules) for identity, rules in data["guarded"].items()}
+    guarded = {str(identity): (str(rules), float(at)) for identity, (rules, at) in data["guarded"].items()}
     return Records(configs, numbers, {str(identity) for identity in data["seedless"]}, guarded)

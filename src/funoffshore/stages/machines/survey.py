@@ -10,12 +10,14 @@ from functools import partial
 from funoffshore.config import ClusterConfig, identity
 from funoffshore.errors import FoError
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.machines import records
+from funoffshore.stages.machines import records, shape
 from funoffshore.stages.machines.facts import Guest, Machine
 from funoffshore.world.proxmox import Proxmox, TaskRow, VmConfig, VmRow
 
-_UNBORN = ("create", "clone")
+UNBORN = ("create", "clone")
 """Locks of a VM that is still being made."""
+SOMEBODY = "somebody else's"
+_CREATIONS = ("qmcreate", "qmclone", "qmrestore")
 _HIGHEST = {"c": 9, "w": 999}
 """Highest number of a controller and of a worker that the env file could ever have named."""
 
@@ -40,6 +42,7 @@ class _Seen:
     row: VmRow
     config: VmConfig | FoError | None
     creating: str | FoError = ""
+    """UPID of our creation that is at work on it; ``SOMEBODY`` when another's is."""
 
 
 def with_pending(proxmox: Proxmox, machines: Mapping[str, Reading[Machine]]) -> dict[str, Reading[Machine]]:
@@ -95,8 +98,7 @@ def blind(config: ClusterConfig, why: str) -> Survey:
 
 def creating_task(rows: list[TaskRow], token_id: str) -> TaskRow | None:
     """The running creation that this token began, if there is one."""
-    kinds = ("qmcreate", "qmclone", "qmrestore")
-    return next((row for row in rows if row.type in kinds and row.user == token_id), None)
+    return next((row for row in rows if row.type in _CREATIONS and row.user == token_id), None)
 
 
 def _may_be_ours(config: ClusterConfig, row: VmRow) -> bool:
@@ -140,7 +142,7 @@ def _read(
     asked = [row for row in rows if row.vmid not in kept]
     configs: dict[int, VmConfig | FoError | None] = dict(kept)
     configs |= proxmox.gather({row.vmid: partial(proxmox.config, row.node, row.vmid) for row in asked})
-    locked = [row for row in asked if isinstance(c := configs[row.vmid], VmConfig) and c.lock in _UNBORN]
+    locked = [row for row in asked if isinstance(c := configs[row.vmid], VmConfig) and c.lock in UNBORN]
     tasks = proxmox.gather({row.vmid: partial(_creating, proxmox, config, row) for row in locked})
     # A creation may have ended between the two looks; only a second look may call the lock a leftover.
     again = [row for row in locked if tasks[row.vmid] == ""]
@@ -149,12 +151,13 @@ def _read(
 
 
 def _creating(proxmox: Proxmox, config: ClusterConfig, row: VmRow) -> str:
-    """UPID of our creation of that VM; a clone's task names the template, so any clone of ours counts."""
+    """UPID of our creation of that VM, SOMEBODY for another's. A clone's task names the template, so any clone that
+    runs counts."""
     rows = proxmox.running_tasks(row.node, row.vmid)
-    if config.image.template:
-        rows += [task for task in proxmox.tasks(row.node, 0.0, "qmclone") if not task.ended]
-    task = creating_task(rows, config.proxmox.token_id)
-    return task.upid if task else ""
+    rows += [task for task in proxmox.tasks(row.node, 0.0, "qmclone") if not task.ended]
+    if task := creating_task(rows, config.proxmox.token_id):
+        return task.upid
+    return SOMEBODY if any(row.type in _CREATIONS for row in rows) else ""
 
 
 def _sort(
@@ -164,7 +167,7 @@ def _sort(
     machine = Machine(row.node, row.vmid, read.name or row.name, read, row.running, row.pool, creating)
     current = {str(node.identity): node.name for node in config.nodes}
     name = current.get(read.identity)
-    if read.lock in _UNBORN and name is None:
+    if read.lock in UNBORN and name is None:
         _sort_unborn(config, machine, known, found)
         return
     if name is None and unfinished_clone(config, read, row.vmid, known):
@@ -188,7 +191,7 @@ def unfinished_clone(config: ClusterConfig, read: VmConfig, vmid: int, known: re
     node = next((n for n in config.nodes if n.name == read.name and known.numbers.get(n.name) == vmid), None)
     if not config.image.template or node is None:
         return False
-    return f"fo-identity: {node.identity}" in read.options.get("description", "")
+    return shape.identity_mark(node) in read.options.get("description", "")
 
 
 def _sort_unborn(config: ClusterConfig, machine: Machine, known: records.Records, found: Survey) -> None:
@@ -196,7 +199,10 @@ def _sort_unborn(config: ClusterConfig, machine: Machine, known: records.Records
     chosen = {vmid: name for name, vmid in known.numbers.items()}
     chosen |= {node.vmid: node.name for node in config.nodes if node.name not in known.numbers}
     name = chosen.get(machine.vmid)
-    if not machine.creating:
+    if machine.creating == SOMEBODY:
+        why = "somebody else is making it at this moment"
+        found.guests[machine.vmid] = Guest(machine.vmid, machine.name, machine.hypervisor, why)
+    elif not machine.creating:
         found.half_made.append(Guest(machine.vmid, machine.name, machine.hypervisor))
     elif name in found.machines and isinstance(found.machines[name], Absent):
         found.machines[name] = Present(machine)

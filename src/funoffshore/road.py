@@ -142,6 +142,8 @@ def converge(
         facts = look(world, config, thorough=bool(permits))
         if found := problems(config, facts, until, permits):
             raise _joined(found)
+        if round_ == 1:
+            _tell_unknown(permits, facts, heard)
         wanted = plan(config, facts, until, permits)
         if not wanted:
             left = tuple(held(config, facts, until, permits))
@@ -158,6 +160,12 @@ def converge(
         f"after {ROUNDS} rounds something is still to be done: {next(iter(wanted.actions.values()))}",
         fix="look at what else changes this cluster",
     )
+
+
+def _tell_unknown(permits: machines.Permits, facts: Facts, heard: Callable[[str], None]) -> None:
+    """A name may be misspelt, or its machine gone since the last attempt; the operator knows which."""
+    for name in sorted(permits.remove - facts.machines.former.keys()):
+        heard(f"there is no machine {name} left to remove")
 
 
 def _ends(action: Action) -> bool:

@@ -14,12 +14,13 @@ from funoffshore.config import ClusterConfig
 from funoffshore.journal import Journal
 from funoffshore.plan import Action, Plan, Verb
 
-CAPACITY: Mapping[str, int] = {"storage": 3, "image": 16, "restart": 1, "etcd": 1, "agents": 10}
+CAPACITY: Mapping[str, int] = {"storage": 3, "image": 16, "restart": 1, "keep": 1, "etcd": 1, "agents": 10}
 """How many actions of a lane run at once; ``storage/nvme@pve1`` is a lane of its own with the capacity of ``storage``.
 
 Storage: more imports at a time may only queue for the disk, so the operator says how many (STORAGE_PARALLEL); image:
-every Proxmox node fetches its own, as several downloads at once are no slower than one after another; etcd: a second
-learner breaks a join (k3s issue 4335); agents: the supervisor's own cap."""
+every Proxmox node fetches its own, as several downloads at once are no slower than one after another; keep: all disks
+that outlive their machine go to one VM; etcd: a second learner breaks a join (k3s issue 4335); agents: the supervisor's
+own cap."""
 
 WORKERS = 96
 """Threads. Most of them only wait for a machine."""

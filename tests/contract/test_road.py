@@ -6,17 +6,15 @@ import json
 import random
 import signal
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from operator_home import Operator
+from road_kit import proxmox_of, served
 
 from funoffshore import config
-from funoffshore.lab.hosts.hosts import Hosts
-from funoffshore.lab.lab import Homelab
-from funoffshore.lab.pve import ProxmoxApi
+from funoffshore.world.proxmox import Proxmox
+from funoffshore.world.routes import Routes
 
 SECRETS = (
     "PROXMOX_TOKEN_SECRET",
@@ -46,19 +44,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Operator:
 def fresh(tmp_path: Path) -> Operator:
     """An operator with an empty Proxmox and a small cluster."""
     return Operator(tmp_path / "home", CONTROLLERS=1, WORKERS=1)
-
-
-@contextmanager
-def served(home: Operator, *options: str) -> Iterator[None]:
-    """``fo lab serve`` in a process of its own."""
-    with home.start("lab", "serve", *options) as lab:
-        assert lab.stderr
-        assert "is up" in lab.stderr.readline()
-        try:
-            yield
-        finally:
-            lab.terminate()
-            lab.communicate(timeout=30)
 
 
 def status(home: Operator) -> dict[str, object]:
@@ -207,15 +192,6 @@ def test_a_token_that_lacks_a_privilege_is_told_which(fresh: Operator) -> None:
     assert fresh.mutations() == 0
 
 
-@contextmanager
-def proxmox_of(home: Operator) -> Iterator[ProxmoxApi]:
-    """The lab's Proxmox, for an administrator to change while the lab does not run."""
-    cluster = config.load(home.env_file, home.folder)
-    kit = Homelab(cluster).kit
-    yield ProxmoxApi(kit, Hosts(kit), address="127.0.0.1", secret_for_tls="-")
-    kit.store.close()
-
-
 def test_an_address_that_answers_already_is_refused(fresh: Operator) -> None:
     import socket
 
@@ -266,88 +242,6 @@ def test_a_cut_connection_does_no_harm(fresh: Operator) -> None:
             break
         assert ended.code in (5, 7, 8), ended.err
     assert ended.code == 0, ended.err
-
-
-def test_destroy_takes_ours_and_nothing_else(fresh: Operator) -> None:
-    assert fresh.fo("bootstrap", "--until", "machines").code == 0
-    refused = fresh.fo("destroy", "--confirm", "wrong")
-    assert refused.code == 2
-    ended = fresh.fo("destroy", "--confirm", "lab")
-    assert ended.code == 0, ended.err
-    keys = {a["key"] for a in fresh.fo("plan", "--json").json["actions"]}
-    assert {"machine/lab-c1", "machine/lab-w1"} <= keys
-
-
-def test_a_stranger_in_our_place_is_left_alone(fresh: Operator) -> None:
-    fresh.fo("plan")
-    first = fresh.value("VMID_FIRST")
-    with proxmox_of(fresh) as proxmox:
-        proxmox.add_stranger(int(first), "nas")
-    plan = fresh.fo("plan", "--json").json["actions"]
-    assert first not in {a["values"].get("vmid") for a in plan}
-    ended = fresh.fo("bootstrap", "--until", "machines")
-    assert ended.code == 0, ended.err
-    destroyed = fresh.fo("destroy", "--confirm", "lab")
-    assert destroyed.code == 0, destroyed.err
-    assert f"left: VM {first} (nas)" in destroyed.err
-    assert [e for e in fresh.ledger() if f"/qemu/{first}" in e or e.endswith(f"/qemu {first}")] == []
-
-
-def test_a_stranger_in_a_pinned_place_is_named(fresh: Operator) -> None:
-    fresh.fo("plan")
-    fresh.set("NODE_C1_VMID", fresh.value("VMID_FIRST"))
-    with proxmox_of(fresh) as proxmox:
-        proxmox.add_stranger(int(fresh.value("VMID_FIRST")), "nas")
-    ended = fresh.fo("bootstrap")
-    assert ended.code == 10, ended.err
-    assert "nas" in ended.err
-    assert fresh.mutations() == 0
-
-
-def test_a_worker_more_and_a_worker_less(fresh: Operator) -> None:
-    assert fresh.fo("bootstrap").code == 0
-    fresh.set("WORKERS", "2")
-    grown = fresh.fo("bootstrap")
-    assert grown.code == 0, grown.err
-    fresh.set("WORKERS", "1")
-    kept = fresh.fo("bootstrap")
-    assert kept.code == 0, kept.err
-    assert "machine/lab-w2" in kept.out
-    assert "--remove lab-w2" in kept.out
-    before = len(fresh.ledger())
-    gone = fresh.fo("bootstrap", "--remove", "lab-w2")
-    assert gone.code == 0, gone.err
-    done = fresh.ledger()[before:]
-    assert "kube DELETE v1/Node lab-w2" in done
-    assert "pve DELETE /nodes/pve/qemu/9011" in done
-    assert fresh.fo("plan", "--json").json == {"actions": [], "held": []}
-
-
-def test_restarts_are_drained_and_done_one_at_a_time(fresh: Operator) -> None:
-    assert fresh.fo("bootstrap").code == 0
-    fresh.set("WORKER_CORES", "3")
-    fresh.set("CONTROLLER_CORES", "3")
-    plan = fresh.fo("plan", "--json").json
-    assert plan["actions"] == []
-    assert {h["permit"] for h in plan["held"]} == {"--allow-reboots"}
-    done = fresh.fo("bootstrap", "--allow-reboots")
-    assert done.code == 0, done.err
-    order = [line.split("] ")[1].split(":")[0] for line in done.err.splitlines() if ": done in" in line]
-    ours = [key for key in order if key.split("/")[0] in ("drain", "restart", "uncordon")]
-    assert ours == [f"{kind}/{name}" for name in ("lab-c1", "lab-w1") for kind in ("drain", "restart", "uncordon")]
-    assert fresh.fo("plan", "--json").json == {"actions": [], "held": []}
-    assert fresh.fo("postcheck").code == 0
-
-
-def test_a_worker_is_made_anew(fresh: Operator) -> None:
-    assert fresh.fo("bootstrap").code == 0
-    unknown = fresh.fo("bootstrap", "--replace", "lab-w9")
-    assert unknown.code == 2
-    done = fresh.fo("bootstrap", "--replace", "lab-w1")
-    assert done.code == 0, done.err
-    creations = [e for e in fresh.ledger() if e.startswith("pve POST /nodes/pve/qemu ")]
-    assert len(creations) == 3
-    assert fresh.fo("plan", "--json").json == {"actions": [], "held": []}
 
 
 def test_another_lab_with_detours_on_another_release(tmp_path: Path) -> None:
@@ -444,8 +338,6 @@ def test_a_machine_that_was_switched_off_is_started_again(fresh: Operator) -> No
 def _power_off(cluster: config.ClusterConfig, vmid: int) -> None:
     """Stops a machine behind fo's back, as somebody in Proxmox's web page would."""
     from funoffshore.clock import WallClock
-    from funoffshore.world.proxmox import Proxmox
-    from funoffshore.world.routes import Routes
 
     door = Proxmox(cluster.proxmox, Routes(), WallClock())
     upid = door.stop(cluster.proxmox.nodes[0], vmid)

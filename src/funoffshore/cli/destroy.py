@@ -43,7 +43,7 @@ def destroy(
         if wanted:
             text.plan(wanted)
             _ask(config.name, confirm)
-            _run(world, config, wanted)
+            _run(world, config, wanted, keep_disks)
             facts = machines.observe(world, config)
             _forget(config)
         said = f"{len(wanted.actions)} deletions, and none of its machines is left" if wanted else "nothing to do"
@@ -52,7 +52,7 @@ def destroy(
             common.say(f"  left: {line}")
 
 
-def _run(world: World, config: ClusterConfig, wanted: Plan) -> None:
+def _run(world: World, config: ClusterConfig, wanted: Plan, keep_disks: bool) -> None:
     from funoffshore import journal, redact, run
     from funoffshore.cli.cluster import _interruptible
     from funoffshore.show import live
@@ -62,7 +62,7 @@ def _run(world: World, config: ClusterConfig, wanted: Plan) -> None:
     log = journal.Journal.begin(config.state, world.clock.now, redactor, cluster=config.name, until="destroy")
     with _interruptible() as stop, live.watch(config, world.clock) as watcher:
         run.execute(wanted, lambda action, step: machines.apply(world, config, action, step), log, watcher, stop, {})
-        left = machines.destroy_plan(config, machines.observe(world, config))
+        left = machines.destroy_plan(config, machines.observe(world, config), keep_disks=keep_disks)
     log.write("end", "", sync=True, outcome="failed" if left else "done")
     if left:
         raise errors.StillPlannedError(f"was deleted, and a fresh look still shows it: {left[0].key}")

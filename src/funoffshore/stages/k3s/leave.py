@@ -44,7 +44,8 @@ def plan(config: ClusterConfig, facts: K3sFacts, restarting: Sequence[str], leav
         after = frozenset({f"restart/{name}", f"host/{name}"})
         actions.append(Action(Verb.CHANGE, f"uncordon/{name}", "it carries load again", after, stage=STAGE, on=name))
         before = frozenset({f"uncordon/{name}"})
-    for name in [n for n in leaving if n in known]:
+    # Those that are dead already go first: a living member that goes before them could cost the quorum.
+    for name in sorted((n for n in leaving if n in known), key=lambda n: known[n].ready):
         reason = "its machine is to be deleted"
         actions.append(Action(Verb.CHANGE, f"drain/{name}", reason, before, stage=STAGE, on=name))
         after = frozenset({f"drain/{name}"})
@@ -105,12 +106,29 @@ def _others_hold(world: World, config: ClusterConfig, name: str) -> None:
     """Looks once more, right before a controller goes for good."""
     if not _is_controller(config, name):
         return
+    for former in _former_controllers(world, config, name):
+        raise errors.PreflightError(
+            f"{name} was not removed: {former}, which the env file names no more either, is no Ready member of etcd",
+            fix=f"Remove that one first: --remove {former}.",
+        )
     for other in [node for node in config.controllers if node.name != name]:
         if _lacks(config, other.name, _node(world, other.name), world.hosts.observe(other, _BOOT)):
             raise errors.PreflightError(
                 f"{name} was not removed: {other.name} is no Ready member of etcd at this moment",
                 fix="Mend that controller, then run the same command again.",
             )
+
+
+def _former_controllers(world: World, config: ClusterConfig, name: str) -> list[str]:
+    """Controllers that the env file names no more and that are still, dead, in etcd; ``name`` is not among them."""
+    reading = world.kube.list("v1/Node")
+    if not isinstance(reading, Present):
+        why = reading.why if isinstance(reading, Unreadable) else "the API knows no nodes"
+        raise errors.UnreachableError(f"the nodes cannot be read: {why}", fix="run it again")
+    nodes = {str(node["metadata"]["name"]): node_fact(node) for node in reading.value}
+    named = {name, *(node.name for node in config.controllers)}
+    others = {other: fact for other, fact in nodes.items() if _is_controller(config, other) and other not in named}
+    return [other for other, fact in others.items() if not fact.ready or not fact.voter]
 
 
 def _lacks(config: ClusterConfig, name: str, node: NodeFact | None, host: Reading[HostFacts]) -> str:
@@ -164,6 +182,10 @@ def _drain(world: World, name: str, step: Step) -> None:
             found_first.update(_uid(pod) for pod in pods if not found_first)
             # What tolerates the cordon comes back to this very node, and would be evicted for ever.
             staying = [pod for pod in pods if _uid(pod) in found_first or not _tolerates_cordon(pod)]
+            node = _node(world, name)
+            if node is None or not node.ready:
+                # Nobody there ends what was told to go; its controller has replaced it by now.
+                staying = [pod for pod in staying if not pod["metadata"].get("deletionTimestamp")]
             said = [why for pod in staying if (why := _evict(world, pod))]
         except errors.UnreachableError as why:
             return Pending(why.message)

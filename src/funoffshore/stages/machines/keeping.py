@@ -18,7 +18,8 @@ _SLOTS = 256
 
 
 def keep(world: World, config: ClusterConfig, found: finding.Found, step: run.Step) -> None:
-    """Hands the disks of a machine that is off to the keeper of its Proxmox node. May be called again after a crash."""
+    """Hands the disks of a machine that is off to the keeper of its Proxmox node. May be called again after a crash,
+    and for one machine at a time: two would choose the same slot of the keeper."""
     disks = [option for option in sorted(found.config.options) if _is_disk(found, option)]
     if not disks:
         return
@@ -51,12 +52,12 @@ def _is_disk(found: finding.Found, option: str) -> bool:
 
 def _keeper(world: World, config: ClusterConfig, hypervisor: str, step: run.Step) -> finding.Found:
     name = keeper_name(config, hypervisor)
-    guests = world.proxmox.resources().guests
-    for row in guests:
-        seen = world.proxmox.config(row.node, row.vmid) if row.name == name and row.node == hypervisor else None
+    # The cluster's list does not name a VM that was made a moment ago; the node's own does.
+    for row in world.proxmox.vms(hypervisor):
+        seen = world.proxmox.config(hypervisor, row.vmid) if row.name == name else None
         if seen is not None and finding.is_ours(seen, identity(config.name, name)):
             return finding.Found(name, hypervisor, row.vmid, seen)
-    taken = {row.vmid for row in guests} | {node.vmid for node in config.nodes}
+    taken = {row.vmid for row in world.proxmox.resources().guests} | {node.vmid for node in config.nodes}
     lent = config.proxmox
     for vmid in range(lent.vmid_last, lent.vmid_first - 1, -1):
         if vmid not in taken:

@@ -8,7 +8,7 @@ from funoffshore.config import ClusterConfig
 from funoffshore.errors import FoError, PreflightError
 from funoffshore.plan import Action, Verb
 from funoffshore.reading import Present
-from funoffshore.stages.machines import availability, deletion, preflight, shape
+from funoffshore.stages.machines import availability, deletion, preflight, preflight_guests, shape
 from funoffshore.stages.machines.facts import Machine, MachineFacts
 from funoffshore.stages.machines.graph import STAGE, is_being_created
 
@@ -28,7 +28,8 @@ def destroy_plan(config: ClusterConfig, facts: MachineFacts, *, keep_disks: bool
         if keep_disks:
             values["keep"] = "disks"
             reason += "; its disks are kept"
-        actions.append(Action(Verb.DELETE, key, reason, stage=STAGE, on=name, values=values))
+        lane = "keep" if keep_disks else ""
+        actions.append(Action(Verb.DELETE, key, reason, lane=lane, stage=STAGE, on=name, values=values))
     for node in config.nodes:
         seed = facts.seed(node.name)
         if isinstance(seed, Present):
@@ -113,12 +114,5 @@ def destroy_problems(config: ClusterConfig, facts: MachineFacts) -> list[FoError
                 )
             )
     found += [preflight.half_made(guest) for guest in facts.half_made]
-    found += [_double(*double) for double in facts.doubles]
+    found += [preflight_guests.double(*double) for double in facts.doubles]
     return found
-
-
-def _double(name: str, one: int, other: int) -> PreflightError:
-    return PreflightError(
-        f"VM {one} and VM {other} both carry the identity of {name}; neither was touched",
-        fix="One of them is a copy (a restored backup, say): delete that one by hand, then run the same command again.",
-    )

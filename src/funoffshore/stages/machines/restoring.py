@@ -186,7 +186,7 @@ def _hypervisor(config: ClusterConfig, node: Node, saved: Saved, resources: Reso
         pinned = f", to which {node.name} is pinned," if node.hypervisor else ""
         raise errors.PreflightError(
             f"{node.hypervisor or 'no Proxmox node that is online'}{pinned} cannot read {saved.backup.volid}",
-            fix="Correct NODE_…_HYPERVISOR or PROXMOX_NODES in the env file, or make the storage available there.",
+            fix="Correct NODE_…_PROXMOX_NODE or PROXMOX_NODES in the env file, or make the storage available there.",
         )
     return max(sorted(fit), key=lambda name: fit[name])
 

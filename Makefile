@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help bootstrap test test-real test-tools bench-build bench-clean lint types contracts wheel bench bench-machines bench-kills lock docs clean
+.PHONY: help bootstrap test test-real test-tools bench-build bench-clean lint types contracts wheel bench bench-machines bench-k3s bench-kills lock docs clean
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -56,6 +56,9 @@ bench: $(VENV)/.dev ## Print the numbers of the README
 
 bench-machines: $(VENV)/.dev ## Print the numbers of the machine stage
 	$(BIN)/python bench/machines.py
+
+bench-k3s: $(VENV)/.dev ## Print the numbers of the K3s stage
+	$(BIN)/python -m bench.k3s_numbers
 
 bench-kills: $(VENV)/.dev ## Kill fo two hundred times beside strangers' VMs
 	$(BIN)/python bench/kills.py

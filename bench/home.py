@@ -13,6 +13,8 @@ GIT_HOST = "git.example.net"
 REPOSITORY = "home"
 K3S_VERSION = "v1.36.3+k3s1"
 """What the stand-in and the Kubernetes programs behind it say they are."""
+K3S_NEXT = "v1.36.4+k3s1"
+"""The patch release that the bench's internet offers as well."""
 FLUX_VERSION = "v2.9.4"
 IMAGE_URL = "https://cloud.debian.org/images/cloud/bookworm/bench/debian-12-bench-amd64.qcow2"
 TOKEN_ID = "fo@pve!fo"  # noqa: S105 - its name

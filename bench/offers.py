@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from bench import home
+from bench import home, release
 from bench.build import binary
 from bench.image import build as image
 from bench.install import install_manifest
 from bench.internet.tls import Authority
 
-_K3S = f"https://github.com/k3s-io/k3s/releases/download/{quote(home.K3S_VERSION, safe='')}"
 _FLUX = f"https://github.com/fluxcd/flux2/releases/download/{home.FLUX_VERSION}"
 
 
@@ -23,9 +23,8 @@ def offers(authority: Authority) -> Mapping[str, Path | bytes]:
     folder, _, name = home.IMAGE_URL.rpartition("/")
     version = home.FLUX_VERSION.removeprefix("v")
     return {
-        f"{_K3S}/k3s": k3s,
-        f"{_K3S}/sha256sum-amd64.txt": _sums("sha256", {"k3s": k3s}),
-        f"{_K3S}/sha256sum-arm64.txt": _sums("sha256", {"k3s-arm64": k3s}),  # locked, and never asked for here
+        **_k3s(home.K3S_VERSION, k3s),
+        **_k3s(home.K3S_NEXT, release.labelled(k3s, home.K3S_NEXT)),
         f"{_FLUX}/install.yaml": flux,
         f"{_FLUX}/flux_{version}_checksums.txt": _sums("sha256", {"install.yaml": flux}),
         home.IMAGE_URL: debian,
@@ -33,9 +32,19 @@ def offers(authority: Authority) -> Mapping[str, Path | bytes]:
     }
 
 
-def _sums(algorithm: str, files: Mapping[str, Path]) -> bytes:
+def _k3s(version: str, program: Path | bytes) -> dict[str, Path | bytes]:
+    """What K3s' own release of that name has, as far as it is asked for."""
+    place = f"https://github.com/k3s-io/k3s/releases/download/{quote(version, safe='')}"
+    return {
+        f"{place}/k3s": program,
+        f"{place}/sha256sum-amd64.txt": _sums("sha256", {"k3s": program}),
+        f"{place}/sha256sum-arm64.txt": _sums("sha256", {"k3s-arm64": program}),  # locked, and never asked for here
+    }
+
+
+def _sums(algorithm: str, files: Mapping[str, Path | bytes]) -> bytes:
     lines = []
-    for name, path in files.items():
-        with path.open("rb") as stream:
+    for name, content in files.items():
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
             lines.append(f"{hashlib.file_digest(stream, algorithm).hexdigest()}  {name}\n")
     return "".join(lines).encode()

@@ -76,11 +76,13 @@ class Operator:
     def command(self, *argv: str) -> list[str]:
         return [sys.executable, "-m", "funoffshore", *argv]
 
-    def fo(self, *argv: str, timeout: float = 120, stdin: str | None = None) -> Ended:
+    def fo(
+        self, *argv: str, timeout: float = 120, stdin: str | None = None, variables: dict[str, str] | None = None
+    ) -> Ended:
         """Runs ``fo`` to its end. The cluster is the only one there is, so no ``-c`` is needed."""
         done = subprocess.run(
-            self.command(*argv), cwd=self.folder, env=self.environment(), capture_output=True, text=True,
-            timeout=timeout, check=False, input=stdin if stdin is not None else "",
+            self.command(*argv), cwd=self.folder, env={**self.environment(), **(variables or {})}, capture_output=True,
+            text=True, timeout=timeout, check=False, input=stdin if stdin is not None else "",
         )  # fmt: skip
         assert "Traceback" not in done.stdout + done.stderr
         return Ended(done.returncode, done.stdout, done.stderr)

@@ -21,14 +21,14 @@ def write(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """
     with _fresh(path, data, mode) as fresh:
         os.replace(fresh, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def create(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Like ``write``, but raises FileExistsError when anything is at ``path``, be it a dangling symlink."""
     with _fresh(path, data, mode) as fresh:
         os.link(fresh, path, follow_symlinks=False)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def _write_all(fd: int, data: bytes) -> None:
         left = left[os.write(fd, left) :]
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """A rename is on disk only once its folder is (fsync(2))."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

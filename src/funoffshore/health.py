@@ -68,7 +68,7 @@ def assess(obj: Object, now: float | None = None) -> Health:
     """The health of any object. With ``now`` (Unix seconds), certificates that ran out are failed."""
     meta = _map(obj.get("metadata"))
     if meta.get("deletionTimestamp"):
-        waits = ", ".join(map(str, meta.get("finalizers") or []))
+        waits = ", ".join(map(str, _items(meta.get("finalizers"))))
         return Health(State.PROGRESSING, "Terminating", f"is being deleted, waiting for {waits}" if waits else "")
     group = str(obj.get("apiVersion", "")).rpartition("/")[0]
     name = f"{obj.get('kind')}.{group}" if group else str(obj.get("kind"))
@@ -86,6 +86,10 @@ def assess(obj: Object, now: float | None = None) -> Health:
 
 def _map(value: Any) -> Object:
     return value if isinstance(value, dict) else {}
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _count(obj: Object, part: str, key: str, default: int = 0) -> int:
@@ -257,7 +261,7 @@ def _pod(obj: Object) -> Health:
     if ready and ready.get("status") == "True":
         return Health(State.READY, "Ready")
     for key in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(key) or []:
+        for container in _items(status.get(key)):
             waiting = _map(_map(_map(container).get("state")).get("waiting"))
             if waiting.get("reason") in _HOPELESS:
                 return _says(State.FAILED, waiting)
@@ -295,7 +299,7 @@ def _node(obj: Object) -> Health:
     if voter and voter.get("status") != "True":
         return _says(State.PROGRESSING, voter, "EtcdIsNoVoter")
     spec = _map(obj.get("spec"))
-    for taint in spec.get("taints") or []:
+    for taint in _items(spec.get("taints")):
         key = str(_map(taint).get("key"))
         if key in ("node.kubernetes.io/not-ready", "node.cloudprovider.kubernetes.io/uninitialized"):
             return Health(State.PROGRESSING, "Tainted", f"still carries the taint {key}")

@@ -18,7 +18,7 @@ from typing import Any
 from funoffshore import errors
 from funoffshore.plan import Action, Verb
 
-ASIDE = ("backup", "restore")
+ASIDE = ("backup", "restore", "k3s-snapshot", "k3s-restore", "k3s-token", "k3s-certificates")
 """What a run may be about without settling what an interrupted bootstrap began."""
 
 

@@ -99,6 +99,47 @@ def read(path: Path) -> Reading[Kubeconfig]:
         return Unreadable(f"{path}: {why.message}")
 
 
+def merge(path: Path, target: Path) -> None:
+    """Puts the one cluster, user and context of ``path`` into the kubeconfig ``target``, in the place of those that
+    bear the same name; everything else stays, and so does its current context where it has one.
+
+    Raises StateError when ``target`` is no kubeconfig, or cannot be written; it is as it was then.
+    """
+    ours = _document(path.read_text("utf-8"))
+    theirs = _theirs(target)
+    for section in ("clusters", "users", "contexts"):
+        mine = ours[section][0]
+        others = theirs.get(section) or []
+        kept = [one for one in others if one.get("name") != mine["name"]]
+        theirs[section] = [*kept, mine]
+    if not theirs.get("current-context"):
+        theirs["current-context"] = ours["current-context"]
+    # Through a link, as dotfiles are often kept elsewhere.
+    write(target.resolve(), SecretStr(yaml.safe_dump(theirs, sort_keys=False)))
+
+
+def _theirs(target: Path) -> dict[str, Any]:
+    """The operator's own kubeconfig; an empty one where there is none."""
+    fix = "look at that file, or choose another one with KUBECONFIG"
+    try:
+        text = target.read_text("utf-8")
+    except FileNotFoundError:
+        return {"apiVersion": "v1", "kind": "Config", "preferences": {}}
+    except (OSError, UnicodeDecodeError):
+        raise errors.StateError(f"{target} cannot be read", fix=fix) from None
+    try:
+        document = yaml.load(text, Loader=_PlainLoader) or {"apiVersion": "v1", "kind": "Config"}  # noqa: S506  # safe
+    except (yaml.YAMLError, RecursionError):
+        # The cause is not chained: it may quote a private key.
+        raise errors.StateError(f"{target} is no YAML", fix=fix) from None
+    sections = (
+        [document.get(name) or [] for name in ("clusters", "users", "contexts")] if isinstance(document, dict) else [0]
+    )
+    if not all(isinstance(section, list) and all(isinstance(one, dict) for one in section) for section in sections):
+        raise errors.StateError(f"{target} is not a kubeconfig", fix=fix)
+    return dict(document)
+
+
 def write(path: Path, text: SecretStr) -> None:
     """Replaces ``path`` atomically by a 0600 file. Raises StateError when the disk says no."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -80,3 +80,33 @@ class Plan:
 
     def __bool__(self) -> bool:
         return bool(self.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Permits:
+    """What the operator allows this run to do that is never done unasked."""
+
+    reboots: bool = False
+    replace: frozenset[str] = frozenset()
+    """Names of machines that may be deleted and made anew."""
+    remove: frozenset[str] = frozenset()
+    """Names of machines no longer in the env file that may be deleted."""
+    upgrade: bool = False
+    """Whether K3s may be brought to the pinned release."""
+
+    def __bool__(self) -> bool:
+        return self.reboots or self.upgrade or bool(self.replace) or bool(self.remove)
+
+
+NONE = Permits()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One change that waits for the operator's word."""
+
+    key: str
+    """As the action would have it: ``restart/home-w1``."""
+    reason: str
+    permit: str
+    """What allows it: ``--allow-reboots``, ``--replace home-w1``, ``fo k3s upgrade``; empty when nothing does."""

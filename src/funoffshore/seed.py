@@ -47,6 +47,8 @@ _SYSCTLS = {
     "kernel.keys.root_maxkeys": 1000000,
     "kernel.keys.root_maxbytes": 25000000,
 }
+_SYSCTLS_V6 = {"net.ipv6.conf.all.forwarding": 1}
+"""In a dual-stack cluster: what pods send by IPv6 is forwarded as well."""
 
 
 def mac(identity: uuid.UUID) -> str:
@@ -76,7 +78,7 @@ def meta_data(node: Node) -> dict[str, Any]:
 
 
 def network_config(config: ClusterConfig, node: Node) -> dict[str, Any]:
-    """Version 2, one static address, the interface found by its MAC and called eth0."""
+    """Version 2, one static address of each family, the interface found by its MAC and called eth0."""
     face: dict[str, Any] = {
         "match": {"macaddress": mac(node.identity).lower()},
         "set-name": "eth0",
@@ -85,7 +87,20 @@ def network_config(config: ClusterConfig, node: Node) -> dict[str, Any]:
         "routes": [{"to": "0.0.0.0/0", "via": str(config.network.gateway)}],
         "nameservers": {"addresses": [str(a) for a in config.network.dns], "search": [config.domain]},
     }
+    _add_v6(face, config, node)
     return {"version": 2, "ethernets": {"eth0": face}}
+
+
+def _add_v6(face: dict[str, Any], config: ClusterConfig, node: Node) -> None:
+    network = config.network
+    if node.address_v6 is None or network.subnet_v6 is None:
+        return
+    face["dhcp6"] = False
+    # A host that forwards ignores its router's advertisements unless told otherwise (Linux, ip-sysctl: accept_ra).
+    face["accept-ra"] = network.gateway_v6 is None
+    face["addresses"].append(f"{node.address_v6}/{network.subnet_v6.prefixlen}")
+    if network.gateway_v6 is not None:
+        face["routes"].append({"to": "::/0", "via": str(network.gateway_v6)})
 
 
 def user_data(config: ClusterConfig, node: Node) -> dict[str, Any]:
@@ -121,13 +136,8 @@ def user_data(config: ClusterConfig, node: Node) -> dict[str, Any]:
 
 
 def authorized_key(config: ClusterConfig) -> str:
-    """The public half of SSH_PRIVATE_KEY, one line. Raises ValueError for a key that cannot be read."""
-    from cryptography.hazmat.primitives import serialization
-
-    secret = config.ssh.private_key.get_secret_value().encode()
-    public = serialization.load_ssh_private_key(secret, password=None).public_key()
-    line = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return f"{line.decode()} fo@{config.name}"
+    """The public half of the key that fo logs in with, one line. Raises ValueError for a key that cannot be read."""
+    return f"{config.ssh.public_key()} fo@{config.name}"
 
 
 def _host_keys(config: ClusterConfig, node: Node) -> dict[str, str]:
@@ -152,10 +162,11 @@ def _settle_check(pem: str) -> str:
 def files(config: ClusterConfig) -> dict[str, str]:
     """Path → content of the files that K3s and a safe sshd need; all root's, 0644."""
     port = f"Port {config.ssh.port}\n" if config.ssh.port != 22 else ""
+    sysctls = {**_SYSCTLS, **(_SYSCTLS_V6 if config.k3s.cluster_cidr_v6 else {})}
     return {
         SSHD_DROP_IN: f"{port}PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\n",
         "/etc/modules-load.d/90-fo.conf": "".join(f"{name}\n" for name in _MODULES),
-        "/etc/sysctl.d/90-fo.conf": "".join(f"{name} = {value}\n" for name, value in _SYSCTLS.items()),
+        "/etc/sysctl.d/90-fo.conf": "".join(f"{name} = {value}\n" for name, value in sysctls.items()),
     }
 
 

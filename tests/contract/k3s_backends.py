@@ -59,6 +59,7 @@ class Machine(Protocol):
     """Where K3s itself says that its data lies."""
 
     def path(self, absolute: str) -> Path: ...
+    def sysctl(self, name: str, value: int) -> None: ...
     def configure(self, **settings: object) -> None: ...
     def start(self, role: str = "server", *argv: str) -> None: ...
     def stop(self) -> None: ...
@@ -92,6 +93,10 @@ class LabMachine:
 
     def path(self, absolute: str) -> Path:
         return self._box.path(absolute)
+
+    def sysctl(self, name: str, value: int) -> None:
+        """``name`` as below /proc/sys."""
+        self._box.write(f"/proc/sys/{name}", f"{value}\n")
 
     def configure(self, **settings: object) -> None:
         self._box.configure(**settings)
@@ -146,9 +151,17 @@ class RealMachine:
     def path(self, absolute: str) -> Path:
         return self._room.root / absolute.lstrip("/")
 
+    def sysctl(self, name: str, value: int) -> None:
+        """``name`` as below /proc/sys, of which each room sees a copy; ``name`` is one that kubelets look at."""
+        copy = self._room.root / "sysctl" / name
+        assert copy.exists()
+        copy.write_text(f"{value}\n")
+
     def configure(self, **settings: object) -> None:
         """``settings``, the data folder, and what a kubelet needs that shares its machine."""
-        kubelet = ["fail-cgroupv1=false", "cgroups-per-qos=false", "enforce-node-allocatable="]
+        told = settings.get("kubelet-arg", [])
+        assert isinstance(told, list)
+        kubelet = [*told, "fail-cgroupv1=false", "cgroups-per-qos=false", "enforce-node-allocatable="]
         whole = {**settings, "kubelet-arg": kubelet, "data-dir": self.data}
         write(self, CONFIG, yaml.safe_dump(whole, sort_keys=False))
 
@@ -310,6 +323,14 @@ def thing(admin: Machine, path: str) -> dict[str, Any] | None:
         return None
     assert answer.status == 200, answer
     found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+def things(admin: Machine, path: str) -> list[dict[str, Any]]:
+    """The objects of a collection. ``path`` is whole: ``/apis/…``."""
+    answer = ask(admin.address, path, admin=admin)
+    assert answer.status == 200, answer
+    found: list[dict[str, Any]] = json.loads(answer.body)["items"]
     return found
 
 

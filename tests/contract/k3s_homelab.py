@@ -72,7 +72,7 @@ class Homelab:
 
     def facts(self, config: ClusterConfig | None = None) -> K3sFacts:
         wanted = config or self.config
-        return k3s.observe(self.world, wanted, self.world.hosts.observe_all(wanted.nodes))
+        return k3s.observe(self.world, wanted, self.world.hosts.observe_all(wanted.nodes, k3s.look_of(wanted)))
 
     def plan(self, config: ClusterConfig | None = None) -> Plan:
         return Plan.of(k3s.plan(config or self.config, self.facts(config)))

@@ -19,10 +19,10 @@ from funoffshore.lab.hosts.hosts import Hosts as LabHosts
 from funoffshore.lab.pve import ProxmoxApi, lab_fingerprint
 from funoffshore.lab.web import offers
 from funoffshore.lab.web.server import Web
-from funoffshore.plan import Plan
+from funoffshore.plan import NONE, Held, Permits, Plan
 from funoffshore.reading import Absent, Reading
 from funoffshore.stages import machines
-from funoffshore.stages.machines import Permits, privileges
+from funoffshore.stages.machines import privileges
 from funoffshore.world import proxmox, reach, routes, ssh
 
 if TYPE_CHECKING:
@@ -88,17 +88,17 @@ class House:
         alive = [node for node in self.config.nodes if machines.is_running(seen, node.name)]
         return seen, hosts | self.doors.hosts.observe_all(alive)
 
-    def plan(self, permits: Permits = machines.NONE, *, thorough: bool = True) -> Plan:
+    def plan(self, permits: Permits = NONE, *, thorough: bool = True) -> Plan:
         """Raises the first thing that stands in the way."""
         seen, hosts = self.look(thorough=thorough)
         if found := machines.problems(self.config, seen, permits):
             raise found[0]
         return Plan.of(machines.plan(self.config, seen, hosts, permits))
 
-    def held(self, permits: Permits = machines.NONE) -> list[machines.Held]:
+    def held(self, permits: Permits = NONE) -> list[Held]:
         return machines.held(self.config, self.look()[0], permits)
 
-    def settle(self, permits: Permits = machines.NONE) -> None:
+    def settle(self, permits: Permits = NONE) -> None:
         """Runs until nothing is planned any more, as a bootstrap does."""
         for _ in range(6):
             plan = self.plan(permits)

@@ -37,4 +37,5 @@ def test_a_postcheck_lists_each_kind_once(cluster: ClusterConfig, tmp_path: Path
         assert seen.complete, [f for f in seen.findings if f.outcome.value != "pass"]
         # readyz, the cluster's UID, and for kinds that the client has no path of its own for, one discovery a group
         assert world.kube.calls <= len(base.EVERY_KIND) + 8
+        assert world.hosts.round_trips == len(cluster.nodes)
         world.close()

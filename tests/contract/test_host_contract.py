@@ -9,6 +9,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from ssh_machines import offering, until
 from funoffshore import errors, seed
 from funoffshore.lab.guests import AgentError
 from funoffshore.reading import Absent, Present, Unreadable
-from funoffshore.world import ssh
+from funoffshore.world import routes, ssh
 
 
 @pytest.fixture(scope="module", params=["lab", pytest.param("real", marks=pytest.mark.real)])
@@ -55,6 +56,12 @@ def test_one_look_shows_who_and_what_the_machine_is(host: Machine) -> None:
     assert abs(facts.clock_skew) < 2
     assert len(facts.boot_id) == 36
     assert facts.k3s_version is None
+    assert (facts.systemd, facts.memory_cgroup, facts.architecture) == (True, True, "amd64")
+    assert str(host.node.address) in facts.addresses
+    assert "127.0.0.1" not in facts.addresses
+    assert set(facts.sysctls) == {
+        "vm.panic_on_oom", "vm.overcommit_memory", "kernel.panic", "kernel.panic_on_oops",
+    }  # fmt: skip
     assert facts.file("/etc/rancher/k3s/config.yaml") == Absent()
     assert facts.unit("k3s.service") == Absent()
     space = facts.space["/var/lib/rancher/k3s"]
@@ -117,6 +124,50 @@ def test_downloads_are_verified_before_they_appear(host: Machine, offers: str) -
         assert answer["changes"]["download"] == [{"on": "/opt/contract/k3s", "result": result}]
     with pytest.raises(errors.UnreachableError, match="Not Found"):
         host.hosts.change(host.node, {"download": [{**wanted, "url": f"{offers}/nothing", "path": "/opt/y"}]})
+
+
+def test_modes_neighbours_and_pieces_of_files_are_looked_at(host: Machine) -> None:
+    host.hosts.write(host.node, [ssh.FileWrite("/opt/modes/a.key", b"0123456789", 0o600)])
+    link(host, **{"modes/b.key": "/etc/hostname"})
+    own = str(host.node.address)
+    look = ssh.Look(files=(), units=(), modes=("/opt/modes/*.key", "/opt/none*"), connect=((own, 2222), (own, 9)))
+    facts = facts_of(host, look)
+    shown = {path: seen.value for path, seen in facts.modes.items() if isinstance(seen, Present)}
+    key = shown["/opt/modes/a.key"]
+    assert (key.kind, key.mode, key.owner, key.size) == ("file", 0o600, "0:0", 10)
+    assert shown["/opt/modes/b.key"].kind == "other"
+    assert facts.modes["/opt/none*"] == Absent()
+    assert facts.connect[f"{own}:2222"] == Present(ssh.ConnectFact(True, ""))
+    assert facts.connect[f"{own}:9"] == Present(ssh.ConnectFact(False, "Connection refused"))
+    piece = {"path": "/opt/modes/a.key", "offset": 4, "length": 3}
+    answer = host.hosts.call(host.node, {"read": {"fetch": [piece]}})["read"]["fetch"]["/opt/modes/a.key"]
+    assert answer == {"state": "present", "size": 10, "data": base64.b64encode(b"456").decode()}
+
+
+def test_a_file_is_pushed_once_and_a_second_call_with_an_id_changes_nothing(host: Machine, tmp_path: Path) -> None:
+    source = tmp_path / "k3s"
+    source.write_bytes(bytes(range(256)) * 4000)
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    before = host.hosts.round_trips
+    for _ in range(2):
+        host.hosts.push(host.node, "/opt/pushed/k3s", source, sha256)
+    assert host.hosts.round_trips == before + 3
+    fact = facts_of(host, ssh.Look(files=(ssh.FileLook("/opt/pushed/k3s"),))).file("/opt/pushed/k3s")
+    assert isinstance(fact, Present)
+    assert (fact.value.sha256, fact.value.mode, fact.value.owner) == (sha256, 0o755, "0:0")
+    request = {"id": "ab" * 16, "remove": ["/opt/pushed/k3s"]}
+    for _ in range(2):
+        answer = host.hosts.change(host.node, request)
+        assert answer["changes"]["remove"] == [{"on": "/opt/pushed/k3s", "result": "removed"}]
+
+
+def test_wiping_keeps_what_is_not_k3s_own(host: Machine) -> None:
+    host.hosts.write(host.node, [ssh.FileWrite("/var/lib/cni/networks/x", b"x")])
+    for result in ("removed", "absent"):
+        answer = host.hosts.change(host.node, {"wipe": ["/var/lib/cni"]})
+        assert answer["changes"]["wipe"] == [{"on": "/var/lib/cni", "result": result}]
+    with pytest.raises(errors.RefusedError, match="nothing that fo removes"):
+        host.hosts.change(host.node, {"wipe": ["/etc/ssh"]})
 
 
 def test_the_first_failure_ends_the_changes(host: Machine) -> None:
@@ -218,7 +269,7 @@ def test_another_host_key_is_refused_by_fo_and_by_openssh(host: Machine) -> None
     other = dataclasses.replace(
         host.config, ssh=dataclasses.replace(host.config.ssh, host_key_seed=SecretStr("11" * 32))
     )
-    hosts = ssh.Hosts(other, host.hosts._routes, host.kit.clock)
+    hosts = ssh.Hosts(other, routes.Routes(other.root / "routes.json"), host.kit.clock)
     with pytest.raises(errors.TrustError) as caught:
         hosts.observe(host.node)
     assert f"lab-c1 ({host.node.address} port 2222) has another host key" in caught.value.message
@@ -277,7 +328,7 @@ def test_the_button_turns_it_off(host: Machine) -> None:
 def test_one_connection_carries_ten_sessions_and_refuses_the_next(host: Machine) -> None:
     from funoffshore.world.ssh import connection
 
-    live = connection.connect(host.config, host.hosts._routes, host.node)
+    live = connection.connect(host.config, host.hosts._way, host.hosts._login, host.node)
     try:
         channels = [live.open() for _ in range(10)]
         with pytest.raises(errors.UnreachableError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -267,3 +268,14 @@ def test_a_deleted_server_loses_its_vote_and_ends(scene: Scene) -> None:
     again = cause_of(second)
     assert again is not None, tail(second)
     assert again.says == cause.says
+
+
+def test_with_its_data_gone_it_joins_again_at_once(scene: Scene) -> None:
+    second = scene.second
+    for path in (DATA, "/etc/rancher/node", KUBECONFIG):
+        left_over = second.path(path)
+        shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink(missing_ok=True)
+    scene.join(second)
+    await_ready(second)
+    until(lambda: condition(scene.first, "lab-c2", "EtcdIsVoter").get("status") == "True", said=said(second))
+    until(is_ready(scene, "lab-c2"), said=said(second))

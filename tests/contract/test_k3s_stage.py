@@ -73,7 +73,8 @@ def test_joiners_name_the_authority_they_expect(ready: Homelab) -> None:
     assert f"token: K10{kept.value.ca_hash}::server:" in second
     assert f"K10{kept.value.ca_hash}::node:" in ready.host("lab-w1").path(files.CONFIG).read_text()
     first = ready.host("lab-c1").path(files.CONFIG)
-    assert "cluster-init: true" in first.read_text()
+    assert "cluster-init" not in first.read_text()  # with an empty disk it would begin a second cluster
+    assert f"token: K10{kept.value.ca_hash}::server:" in first.read_text()
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
 
 

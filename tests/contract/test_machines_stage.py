@@ -12,10 +12,9 @@ from machines_house import House, Step, built, spread
 
 from funoffshore import errors
 from funoffshore.lab.base import Latencies
-from funoffshore.plan import Action, Plan, Verb
+from funoffshore.plan import Action, Permits, Plan, Verb
 from funoffshore.reading import Absent, Present
 from funoffshore.stages import machines
-from funoffshore.stages.machines import Permits
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ssh_machines import Bench, bench, hardware_of, offering, until
 from funoffshore import errors
 from funoffshore.lab.hosts.api import Machine, Result
 from funoffshore.reading import Absent, Present, Unreadable
-from funoffshore.world import ssh
+from funoffshore.world import routes, ssh
 from funoffshore.world.ssh import connection
 
 
@@ -217,11 +217,11 @@ def test_k3s_version_is_read_from_the_program(one: Bench) -> None:
 
 def test_another_host_key_is_refused_before_anybody_logs_in(one: Bench) -> None:
     other = dataclasses.replace(one.config, ssh=dataclasses.replace(one.config.ssh, host_key_seed=SecretStr("11" * 32)))
-    hosts = ssh.Hosts(other, one.hosts._routes, one.kit.clock)
+    hosts = ssh.Hosts(other, routes.Routes(), one.kit.clock)
     with pytest.raises(errors.TrustError) as caught:
         hosts.observe(one.node)
-    expected = connection.fingerprint(connection.pinned_key(other, one.node))
-    seen = connection.fingerprint(connection.pinned_key(one.config, one.node))
+    expected = connection.pinned_key(other, one.node).fingerprint
+    seen = connection.pinned_key(one.config, one.node).fingerprint
     assert f"lab-c1 ({one.node.address} port 2222) has another host key" in caught.value.message
     assert f"expected {expected}, seen {seen}" in caught.value.message
     assert caught.value.fix
@@ -257,13 +257,17 @@ def test_sudo_with_a_password_is_refused_with_the_way_out(one: Bench) -> None:
     assert "NOPASSWD" in caught.value.fix
 
 
-def test_a_cut_connection_says_so_and_the_next_call_gets_through(one: Bench) -> None:
+def test_a_cut_connection_is_made_anew_and_what_was_done_is_not_done_twice(one: Bench) -> None:
+    one.kit.faults.on("ssh-cut", node="lab-c1", times="3")
+    assert one.hosts.write(one.node, [ssh.FileWrite("/opt/x", b"x")]) == {"/opt/x"}
+    assert one.hosts.round_trips == 4
+    assert [entry["what"] for entry in one.kit.ledger.entries()] == ["lab-c1 write /opt/x"]
     one.kit.faults.on("ssh-cut", node="lab-c1", times="1")
-    with pytest.raises(errors.UnreachableError, match="dropped while it was working"):
-        one.hosts.write(one.node, [ssh.FileWrite("/opt/x", b"x")])
-    assert one.hosts.write(one.node, [ssh.FileWrite("/opt/x", b"x")]) == frozenset()
-    one.kit.faults.on("ssh-cut", node="lab-c1", times="1")
-    assert isinstance(one.hosts.observe(one.node), Unreadable)
+    assert isinstance(one.hosts.observe(one.node), Present)
+    one.kit.faults.on("ssh-cut", node="lab-c1", times="2")
+    gone = one.hosts.observe(one.node)
+    assert isinstance(gone, Unreadable)
+    assert "dropped while it was working" in gone.why
     assert isinstance(one.hosts.observe(one.node), Present)
 
 
@@ -318,6 +322,32 @@ def test_a_host_that_hangs_runs_into_our_own_deadline(one: Bench) -> None:
         one.hosts.call(one.node, {}, deadline=0.3)
     assert time.monotonic() - start < 2
     going.set()
+
+
+def test_closing_the_door_ends_what_runs_and_does_not_begin_it_anew(one: Bench) -> None:
+    begun, going = threading.Event(), threading.Event()
+
+    def program(machine: Machine, argv: list[str], stdin: bytes) -> Result:
+        begun.set()
+        return Result(int(not going.wait(10)))
+
+    one.lab.register_program("python3", program)
+    caught: list[str] = []
+
+    def work() -> None:
+        try:
+            one.hosts.change(one.node, {"remove": ["/opt/x"]})
+        except errors.UnreachableError as why:
+            caught.append(why.message)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(10)
+    one.hosts.close()
+    thread.join(10)
+    going.set()
+    assert one.hosts.round_trips == 1
+    assert "dropped while it was working" in caught[0]
 
 
 def test_many_threads_share_one_connection(one: Bench) -> None:

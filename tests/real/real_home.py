@@ -24,7 +24,8 @@ NAME = "bench"
 class RealOperator(Operator):
     """As ``Operator``, with a cluster that is not in the embedded lab."""
 
-    def __init__(self, folder: Path, controllers: int = 3, workers: int = 2, **changed: str) -> None:
+    def __init__(self, folder: Path, controllers: int = 3, workers: int = 2, **changed: str | None) -> None:
+        """``changed`` are answers for ``fo init`` other than the bench's; None leaves a key out."""
         self.folder, self.name = folder, NAME
         (folder / "config" / "env").mkdir(parents=True)
         shutil.copytree(PROJECT / "infra", folder / "infra")
@@ -32,7 +33,7 @@ class RealOperator(Operator):
         self.git("init", "-q", "-b", "main")
         self.commit("The tree")
         self.git("remote", "add", "origin", home.GIT_URL)
-        answers = home.answers(controllers, workers) | changed
+        answers = {k: v for k, v in {**home.answers(controllers, workers), **changed}.items() if v is not None}
         ended = self.fo("init", NAME, *(a for k, v in answers.items() for a in ("--set", f"{k}={v}")))
         assert ended.code == 0, ended.err
         self.push()
@@ -42,6 +43,11 @@ class RealOperator(Operator):
 
     def command(self, *argv: str) -> list[str]:
         return control.inside([sys.executable, "-m", "funoffshore", *argv])
+
+    def drop(self, key: str) -> None:
+        """Takes a key out of the env file."""
+        lines = self.env_file.read_text().split("\n")
+        self.env_file.write_text("\n".join(line for line in lines if not line.startswith(f"{key}=")))
 
     def push(self) -> str:
         """Git holds what the folder holds. Returns the commit."""

@@ -34,6 +34,15 @@ HOME = {
     "TAILSCALE_CLIENT_ID": "canary-ts-id-0123456789",
     "TAILSCALE_CLIENT_SECRET": "canary-ts-secret-0123456789",
 }
+EXISTING = {
+    **{key: text for key, text in HOME.items() if not key.startswith(("PROXMOX_", "IMAGE_", "SUBNET"))},
+    "MACHINES": "existing",
+    "CONTROLLERS": "1",
+    "WORKERS": "2",
+    "NODE_C1_IP": "192.168.7.41",
+    "NODE_W1_IP": "192.168.7.51",
+    "NODE_W2_IP": "10.9.8.7",
+}
 LAB = {**DIGESTS, "IMAGE_SHA256": "4" * 64}
 
 
@@ -41,6 +50,12 @@ LAB = {**DIGESTS, "IMAGE_SHA256": "4" * 64}
 def home() -> str:
     """A right file for real hardware."""
     return new.generate("home", HOME, lab=False)
+
+
+@functools.cache
+def existing() -> str:
+    """A right file for machines that are there already; nothing in it is of Proxmox."""
+    return new.generate("home", EXISTING, lab=False)
 
 
 @functools.cache

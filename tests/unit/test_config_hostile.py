@@ -18,6 +18,7 @@ from funoffshore import config, errors
 from funoffshore.config import envfile, keys, new, values
 from funoffshore.config.sections import Key
 
+_KEYS = (*keys.known().keys.values(), *(Key(f"NODE_W1_{name}", kind, "") for name, kind in keys.NODE_FIELDS.items()))
 _EXAMPLES = 20_000 if os.environ.get("FO_HYPOTHESIS") == "thorough" else 60
 _PIECE = 10
 """Characters of a secret in a row that count as a leak."""
@@ -161,7 +162,7 @@ def test_any_values_of_real_keys(pairs: list[tuple[str, str]]) -> None:
 
 
 @settings(max_examples=_EXAMPLES * 3, deadline=None)
-@given(st.sampled_from(list(keys.known().keys.values())), st.text(max_size=80) | st.sampled_from(_JUNK))
+@given(st.sampled_from(_KEYS), st.text(max_size=80) | st.sampled_from(_JUNK))
 def test_no_kind_raises_anything_but_a_reason_without_the_text(key: Key, text: str) -> None:
     reason: ValueError | None = None
     try:
@@ -195,6 +196,16 @@ def test_no_kind_raises_anything_but_a_reason_without_the_text(key: Key, text: s
         b"IMAGE_URL=https://x.org/" + b"a/" * 1_900 + b"!",
         b"GIT_KNOWN_HOSTS='" + b"a ssh-ed25519 " + b"A" * 4_000 + b"!'",
         b"SSH_PRIVATE_KEY=" + b"A" * 4_000,
+        b"SSH_KNOWN_HOSTS='" + b"a ssh-ed25519 AAAA;" * 210 + b"'",
+        b"SSH_JUMP=" + b"a@" * 2_000,
+        b"NODE_W1_LABELS=" + b"a=b," * 1_000,
+        b"NODE_W1_TAINTS=" + b"a:NoExecute," * 330,
+        b"ETCD_SNAPSHOT_SCHEDULE='" + b"*/1," * 1_000 + b"* * * * *'",
+        b"REGISTRY_MIRRORS='" + b"a.io=https://b.io;" * 220 + b"'",
+        b"CLUSTER_CIDR_V6=" + b":" * 4_000,
+        b"K3S_FOLDER=/" + b"a/" * 2_000,
+        b"SSH_AUTH=file\nSSH_KEY_FILE=/dev/zero\n",
+        b"SSH_AUTH=file\nSSH_KEY_FILE=/" + b"a" * 4_000,
     ],
 )
 def test_no_file_takes_long(tmp_path: Path, data: bytes) -> None:
@@ -211,7 +222,7 @@ def test_no_file_takes_long(tmp_path: Path, data: bytes) -> None:
 def test_no_kind_backtracks_without_end(unit: str) -> None:
     """A text that almost fits makes careless patterns take exponential time."""
     start = time.process_time()
-    for key in keys.known().keys.values():
+    for key in _KEYS:
         for prefix, suffix in (("", "!"), ("/", "!"), ("https://a.b/", "!"), ("a@b.c", "!")):
             with contextlib.suppress(ValueError):
                 key.kind.parse((prefix + unit * 4_000)[:4_000] + suffix)

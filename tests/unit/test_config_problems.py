@@ -93,7 +93,7 @@ SINGLE: list[tuple[str, str | None, str]] = [
     ("MACHINE_TAGS", "Prod", '"Prod" is not tags of Proxmox in lower case, with commas between them'),
     ("MACHINE_TAGS", "k8s,fo-home", "holds a tag that begins with fo; those are fo's own"),
     ("SEED", "usb", '"usb" is not "iso" or "drive"'),
-    ("SSH_TRUST", "none", '"none" is not "seed" or "agent" or "first-use"'),
+    ("SSH_TRUST", "none", '"none" is not "seed" or "agent" or "first-use" or "known"'),
     ("VM_BACKUP_STORAGE", "a/b", '"a/b" is not the ID of a Proxmox storage'),
     (
         "VM_BACKUP_SCHEDULE",
@@ -159,7 +159,7 @@ SINGLE: list[tuple[str, str | None, str]] = [
     ("WORKER_FIRST_IP", "", "is required when WORKERS is 2"),
     ("CONTROLLER_MEMORY_MIB", "2047", '"2047" is not a whole number between 2048 and 4194304'),
     ("WORKER_MEMORY_MIB", "1023", '"1023" is not a whole number between 1024 and 4194304'),
-    ("SSH_USER", "root", "is root; fo logs in as a user with sudo"),
+    ("SSH_USER", "root", "is root; on machines that it makes fo logs in as a user with sudo"),
     ("SSH_PORT", "0", '"0" is not a whole number between 1 and 65535'),
     ("SSH_PRIVATE_KEY", "geheim!", "is not base64 of a private key file, on one line"),
     ("SSH_PRIVATE_KEY", _b64("ssh-ed25519 AAAA"), "is base64, but not of a private key file"),
@@ -185,7 +185,7 @@ SINGLE: list[tuple[str, str | None, str]] = [
     ("SERVICE_CIDR", "10.42.0.0/16", "10.42.0.0/16 overlaps with CLUSTER_CIDR 10.42.0.0/16"),
     ("SERVICE_CIDR", "10.64.0.0/11", "has a prefix outside /12 to /24"),
     ("SECRETS_ENCRYPTION", "yes", '"yes" is not true or false'),
-    ("K3S_EXTRA_CONFIG", "token=geheim", "sets token, which fo sets itself"),
+    ("K3S_EXTRA_CONFIG", "token=geheim", "sets token, which fo sets itself (K3S_TOKEN)"),
     ("K3S_EXTRA_CONFIG", "a=1;a=2", "sets a key twice"),
     ("K3S_EXTRA_CONFIG", "a", 'the value is not key=value pairs with ";" between them'),
     ("GIT_URL", "http://git.example.org/x", "is an http:// one, which is only for LAB=embedded"),
@@ -218,8 +218,8 @@ SINGLE: list[tuple[str, str | None, str]] = [
         "NODE_W2_NAME",
         "x",
         (
-            "there is no such key; for one machine: NODE_C1_ or NODE_W1_ with IP, VMID, CORES, MEMORY_MIB, DISK_GIB, "
-            "DATA_DISK_GIB, PROXMOX_NODE, PCI, USB"
+            "there is no such key; for one machine: NODE_C1_ or NODE_W1_ with MACHINE, IP, IPV6, LABELS, TAINTS, VMID, "
+            "CORES, MEMORY_MIB, DISK_GIB, DATA_DISK_GIB, PROXMOX_NODE, PCI, USB"
         ),
     ),
     ("WORKRES", "3", "there is no such key; did you mean WORKERS?"),

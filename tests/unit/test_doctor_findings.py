@@ -20,6 +20,7 @@ from funoffshore.config import ClusterConfig, Lab, keys
 from funoffshore.doctor import findings, network, proxmox
 from funoffshore.findings import Finding, Outcome
 from funoffshore.reading import Unreadable
+from funoffshore.stages.machines import MachineFacts
 from funoffshore.stages.machines.preflight_subjects import Subject
 from funoffshore.world.reach import Reach
 from funoffshore.world.routes import Routes
@@ -101,14 +102,16 @@ def cluster(*, lab: bool = False) -> ClusterConfig:
     return replace(BASE, nodes=nodes, network=net, lab=Lab(Path("/nowhere"), "http://127.0.0.1") if lab else None)
 
 
-def asked(config: ClusterConfig, seen: object, taken: Iterable[str] = ()) -> dict[str, Finding]:
+def asked(
+    config: ClusterConfig, seen: object, taken: Iterable[str] = (), founded: bool | None = False
+) -> dict[str, Finding]:
     """The findings while ``taken`` (last bytes) listen."""
     with ExitStack() as stack:
         first = stack.enter_context(socket.create_server((f"{NET}.254", 0)))
         port = first.getsockname()[1]
         for byte in taken:
             stack.enter_context(socket.create_server((f"{NET}.{byte}", port)))
-        found = list(network.examine(config, seen, Reach((port,), Routes())))  # type: ignore[arg-type]
+        found = list(network.examine(config, seen, Reach((port,), Routes()), founded))  # type: ignore[arg-type]
     assert all(finding.title == doctor.TITLES[finding.id] for finding in found)
     return {finding.id: finding for finding in found}
 
@@ -148,3 +151,30 @@ def test_nobody_knows_whose_address_it_is_while_machines_are_not_seen() -> None:
 
 def test_a_lab_has_no_gateway() -> None:
     assert set(asked(cluster(lab=True), facts())) == {MACHINES, VIP}
+
+
+def standing(config: ClusterConfig) -> ClusterConfig:
+    """The same nodes on machines that fo does not make, in a network that the env file says nothing of."""
+    nodes = tuple(replace(node, made=False) for node in config.nodes)
+    net = replace(config.network, gateway=IPv4Address("0.0.0.0"))  # noqa: S104  no address at all
+    return replace(config, nodes=nodes, network=net)
+
+
+@pytest.mark.parametrize(
+    ("founded", "taken", "outcome"),
+    [(False, [], PASS), (False, ["40"], FAIL), (True, ["40"], PASS), (None, [], UNKNOWN), (None, ["40"], UNKNOWN)],
+)
+def test_of_machines_that_stand_there_only_the_vip_is_asked(
+    founded: bool | None, taken: list[str], outcome: Outcome
+) -> None:
+    found = asked(standing(cluster()), MachineFacts(), [*taken, "50"], founded)
+    assert {id_: one.outcome for id_, one in found.items()} == {VIP: outcome}
+    if founded is None:
+        assert found[VIP].fix == "see FO-DOC-023"
+
+
+def test_without_a_vip_nobody_asks_for_it() -> None:
+    base = cluster()
+    (first, *_), workers = base.controllers, base.workers
+    alone = replace(base, nodes=(first, *workers), network=replace(base.network, vip=first.address))
+    assert set(asked(alone, facts(), ["1"])) == {MACHINES, GATEWAY}

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from funoffshore.world import hostdisks, hosthelper
-from funoffshore.world.ssh import hosts
+from funoffshore.world import hostdisks, hostfiles, hosthelper, hostlook
+from funoffshore.world.ssh import program
 
 ME = f"{os.getuid()}:{os.getgid()}"
 
 
 def ask(request: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-I", "-"], input=hosts.script(request), capture_output=True, timeout=30)
+    done = subprocess.run([sys.executable, "-I", "-"], input=program.script(request), capture_output=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, b"")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -32,21 +32,22 @@ def file(path: Path, text: str, **more: Any) -> dict[str, Any]:
 
 
 def test_it_parses_as_python_3_9_and_imports_only_the_standard_library() -> None:
-    tree = ast.parse(hosts.helper(), feature_version=(3, 9))
+    tree = ast.parse(program.helper(), feature_version=(3, 9))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
 
 
-def test_its_two_parts_do_not_stand_in_each_others_way() -> None:
-    named = []
-    for module in (hosthelper, hostdisks):
+def test_its_parts_do_not_stand_in_each_others_way() -> None:
+    named: list[str] = []
+    for module in (hosthelper, hostdisks, hostfiles, hostlook):
         tree = ast.parse(Path(str(module.__file__)).read_text())
         kinds = (ast.FunctionDef, ast.ClassDef)
         found = {node.name for node in tree.body if isinstance(node, kinds)}
         found |= {str(ast.unparse(node.targets[0])) for node in tree.body if isinstance(node, ast.Assign)}
-        named.append(found)
-    assert named[0] & named[1] == set()
+        named += found
+    assert sorted(named) == sorted(set(named))
+    assert "funoffshore.world" not in program.helper()
 
 
 def test_writing(tmp_path: Path) -> None:

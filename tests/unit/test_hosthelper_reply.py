@@ -16,7 +16,8 @@ from funoffshore.world.ssh.facts import cloud_init
 FACTS = {
     "hostname": "home-c1", "arch": "x86_64", "kernel": "6.1.0", "os": "debian", "os_version": "12", "boot_id": "b",
     "uuid": "AB-1", "clock": 1000.5, "clock_synced": True, "memory_kib": 4088000, "swap_kib": 0, "cpus": 2,
-    "cgroup2": True, "default_route": "10.0.0.1", "listening": [22, 6443],
+    "cgroup2": True, "default_route": "10.0.0.1", "listening": [22, 6443], "memory_cgroup": True, "systemd": True,
+    "addresses": ["10.0.0.11", "2001:db8::11"], "sysctls": {"kernel.panic": "10"},
 }  # fmt: skip
 REPLY: dict[str, Any] = {
     "helper": 1,
@@ -43,6 +44,16 @@ REPLY: dict[str, Any] = {
         "commands": {
             "k3s-version": {"state": "present", "code": 0, "out": "k3s version v1.36.4+k3s1 (ab)\ngo version go1\n"},
             "cloud-init": {"state": "present", "code": 0, "out": "{\"status\": \"done\", \"errors\": []}"},
+            "certificates": {"state": "present", "code": 0, "out": "o", "err": "e"},
+            "encryption": {"state": "unreadable", "kind": "timeout", "error": "too slow"},
+        },
+        "modes": {
+            "/k": {"state": "present", "kind": "file", "mode": "0600", "owner": "0:0", "size": 3, "mtime": 5.5},
+            "/none*": {"state": "absent"},
+        },
+        "connect": {
+            "10.0.0.12:2379": {"state": "present", "open": True, "said": ""},
+            "10.0.0.12:2380": {"state": "present", "open": False, "said": "timed out"},
         },
         "space": {"/": {"state": "present", "bytes": 5, "inodes": 6}},
         "file_systems": {
@@ -67,6 +78,13 @@ def test_a_whole_reply() -> None:
     assert (facts.clock_skew, facts.memory_mib, facts.cpus) == (0.5, 3992, 2)
     assert facts.listening == {22, 6443}
     assert (facts.cloud_init, facts.k3s_version) == ("done", "v1.36.4+k3s1")
+    assert (facts.memory_cgroup, facts.systemd, facts.architecture) == (True, True, "amd64")
+    assert (facts.addresses, facts.sysctls) == (("10.0.0.11", "2001:db8::11"), {"kernel.panic": "10"})
+    assert facts.commands["certificates"] == Present(ssh.CommandFact(0, "o", "e"))
+    assert facts.commands["encryption"] == Unreadable("too slow")
+    assert facts.modes == {"/k": Present(ssh.ModeFact("file", 0o600, "0:0", 3, 5.5)), "/none*": Absent()}
+    assert facts.connect["10.0.0.12:2379"] == Present(ssh.ConnectFact(True, ""))
+    assert facts.connect["10.0.0.12:2380"] == Present(ssh.ConnectFact(False, "timed out"))
     seen = facts.file("/a")
     assert isinstance(seen, Present)
     assert (seen.value.mode, seen.value.kind) == (0o600, "file")
@@ -100,6 +118,11 @@ def test_a_whole_reply() -> None:
 )
 def test_what_a_file_system_leaves_of_its_disk(size: int, device: int, tail: int, unused: int) -> None:
     assert ssh.FileSystem("ext4", size, "sda1", device, "sda", 40 << 30, tail).unused == unused
+
+
+@pytest.mark.parametrize(("arch", "name"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("riscv64", ""), ("", "")])
+def test_architectures_as_k3s_names_them(arch: str, name: str) -> None:
+    assert ssh.parse(changed(facts={**FACTS, "arch": arch})).architecture == name
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from test_k3s_plan import config, desired, host, node_fact
 
 from funoffshore import errors
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.k3s import K3sFacts, leave
+from funoffshore.stages.k3s import K3sFacts, drain, leave
 from funoffshore.world.ssh import HostFacts
 
 BOOT, EARLIER = "0a-now", "0b-before"
@@ -74,7 +74,7 @@ def test_a_controller_that_is_not_ready_or_does_not_vote_does_not_hold(changed: 
     ],
 )
 def test_a_pod_that_tolerates_the_cordon_is_known(tolerations: list[dict[str, str]] | None, comes_back: bool) -> None:
-    assert leave._tolerates_cordon({"spec": {"tolerations": tolerations}}) is comes_back
+    assert drain._tolerates_cordon({"spec": {"tolerations": tolerations}}) is comes_back
 
 
 def test_nobody_goes_while_a_server_restarts_for_its_settings() -> None:
@@ -84,6 +84,6 @@ def test_nobody_goes_while_a_server_restarts_for_its_settings() -> None:
     assert actions["drain/lab-c1"].after == servers
     assert actions["drain/lab-w1"].after == {"uncordon/lab-c1"}
     gone = {action.key: action for action in leave.plan(config(), facts(), [], ["lab-c2", "lab-c3"])}
-    assert gone["drain/lab-c2"].after == servers
+    assert gone["drain/lab-c2"].after == {"k3s/lab-c1"}
     assert gone["leave/lab-c2"].after == {"drain/lab-c2"}
-    assert gone["drain/lab-c3"].after == {"leave/lab-c2", "machine/lab-c2"}
+    assert gone["drain/lab-c3"].after == {"leave/lab-c2", "machine/lab-c2", "wipe/lab-c2"}

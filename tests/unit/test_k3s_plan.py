@@ -56,8 +56,8 @@ def host(node: Node, *, data: bool = True, **changed: Any) -> HostFacts:
     if data:
         seen |= {path: file() for path in own}
         seen[files.BINARY] = file(mode=0o755, sha256=config().k3s.sha256)
-        seen[files.unit_path(node)] = file(files.unit(node), 0o644)
-        text = files.config_yaml(config(), node, entry(node, founder=node == config().controllers[0]))
+        seen |= {one.path: file(one.content, one.mode, one.sha256) for one in files.beside(config(), node)}
+        text = files.config_yaml(config(), node, entry(node, founder=False))
         seen[files.CONFIG] = file(text)
         active = changed.pop("unit", "active")
         enabled = changed.pop("enabled", "enabled")
@@ -205,6 +205,16 @@ def test_a_node_that_differs_is_changed(name: str, changed: dict[str, Any], reas
     assert reason in actions[f"k3s/lab-{name}"].reason
 
 
+def test_a_founder_that_could_found_again_is_told_to_join_without_a_restart() -> None:
+    node = config().controllers[0]
+    text = files.config_yaml(config(), node, entry(node, founder=True))
+    seen = with_hosts(c1=Present(host(node, files={files.CONFIG: file(text)})))
+    need = graph.need_of(config(), seen, node)
+    assert need is not None
+    assert need.kind is graph.Kind.LIVE
+    assert "would let it found another cluster" in need.reason
+
+
 def test_a_config_that_others_can_read_is_rewritten() -> None:
     node = config().node("lab-c2")
     text = files.config_yaml(config(), node, entry(node, founder=False))
@@ -248,7 +258,6 @@ def test_what_a_living_cluster_does_not_survive_is_refused(change: dict[str, Any
 STATES: list[tuple[str, dict[str, Any] | None, Verb, str]] = [
     ("c2", {"ready": False, "said": "Kubelet stopped posting node status."}, Verb.WAIT, "not Ready"),
     ("c2", {"voter": False}, Verb.WAIT, "does not vote"),
-    ("c2", {"version": "v1.35.0+k3s1"}, Verb.CHANGE, "it runs v1.35.0+k3s1"),
     ("c2", {"fingerprint": "0" * 16}, Verb.CHANGE, "other settings"),
     ("c2", None, Verb.WAIT, "does not know it"),
     ("w1", None, Verb.CHANGE, "joins again"),
@@ -322,8 +331,10 @@ def test_a_fingerprint_holds_no_secret_and_changes_with_every_setting() -> None:
     before = files.fingerprint(config(), node)
     other = replace(config(), k3s=replace(config().k3s, agent_token=SecretStr("x"), token=SecretStr("y")))
     assert files.fingerprint(other, node) == before
-    for change in ({"sha256": "b" * 64}, {"disable": ("servicelb",)}, {"extra_config": {"v": "4"}},
-                   {"kube_vip_image": "x"}):  # fmt: skip
+    live = replace(config(), k3s=replace(config().k3s, kube_vip_image="x", sha256="b" * 64))
+    assert files.fingerprint(live, replace(node, labels=(("a", "b"),), taints=("a=b:NoSchedule",))) == before
+    changes: list[dict[str, Any]] = [{"disable": ("servicelb",)}, {"extra_config": {"v": "4"}}, {"audit": True}]
+    for change in [*changes, {"mirrors": (("docker.io", "https://mirror.lan"),)}, {"cis": True}]:
         assert files.fingerprint(replace(config(), k3s=replace(config().k3s, **change)), node) != before
 
 

@@ -96,3 +96,69 @@ def test_what_is_no_kubeconfig_is_refused_without_its_content(broken: str) -> No
 def test_any_text_is_parsed_or_refused(anything: str) -> None:
     with pytest.raises(errors.RefusedError):
         kubeconfig.parse(anything)
+
+
+# Into the operator's own kubeconfig
+
+
+OTHERS = """\
+apiVersion: v1
+kind: Config
+current-context: work
+clusters:
+- {name: work, cluster: {server: "https://work.example.org"}}
+- {name: home, cluster: {server: "https://old.example.org"}}
+users:
+- {name: work, user: {exec: {command: login}}}
+contexts:
+- {name: work, context: {cluster: work, user: work, namespace: shop}}
+extensions: [{name: mine, extension: {a: 1}}]
+"""
+
+
+def ours(tmp_path: Path) -> Path:
+    path = tmp_path / "home.kubeconfig"
+    kubeconfig.write(path, kubeconfig.rewritten(text(), name="home", server="https://10.0.0.1:6443"))
+    return path
+
+
+def test_only_what_bears_the_clusters_name_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "config"
+    target.write_text(OTHERS)
+    kubeconfig.merge(ours(tmp_path), target)
+    kubeconfig.merge(ours(tmp_path), target)
+    merged, before = yaml.safe_load(target.read_text()), yaml.safe_load(OTHERS)
+    assert [one["name"] for one in merged["clusters"]] == ["work", "home"]
+    assert merged["clusters"][1]["cluster"]["server"] == "https://10.0.0.1:6443"
+    assert (merged["clusters"][0], merged["users"][0]) == (before["clusters"][0], before["users"][0])
+    assert merged["contexts"][0] == before["contexts"][0]
+    assert merged["current-context"] == "work"
+    assert merged["extensions"] == before["extensions"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_where_there_is_none_it_is_made(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "config"
+    kubeconfig.merge(ours(tmp_path), target)
+    assert kubeconfig.parse(target.read_text()).name == "home"
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "dotfiles", tmp_path / "config"
+    real.write_text(OTHERS)
+    link.symlink_to(real)
+    kubeconfig.merge(ours(tmp_path), link)
+    assert link.is_symlink()
+    assert "home" in real.read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ["a: b: c", "- a", "clusters: 3", "clusters: [1]", "x: &a [1]\ny: *a", "\xff", "token: secret: no"]
+)
+def test_what_is_no_kubeconfig_stays_as_it_is(tmp_path: Path, content: str) -> None:
+    target = tmp_path / "config"
+    target.write_bytes(content.encode("latin-1"))
+    with pytest.raises(errors.StateError) as refusal:
+        kubeconfig.merge(ours(tmp_path), target)
+    assert target.read_bytes() == content.encode("latin-1")
+    assert "secret" not in str(refusal.value)

@@ -230,8 +230,12 @@ def test_pre_commands_and_oneshots_run(host: Host) -> None:
 def test_python_cannot_leave_the_host(host: Host) -> None:
     session = Session(host, "root", 0, outside=True)
     for text in (
-        "import socket", "import pathlib", "import ctypes", "open('/../../../etc/shadow2')", "import importlib",
-        "import os; os.system('x')", "import os; os.fork", "import subprocess; subprocess.run(['/usr/bin/env'])",
+        "import socket; socket.socket()", "import socket; socket.socketpair()", "import socket; socket.getaddrinfo",
+        "import socket; socket.create_connection(('192.0.2.1', 80), 0.1)", "import fcntl; fcntl.ioctl",
+        "import socket; socket.create_connection(('example.com', 80), 0.1)", "import signal; signal.raise_signal",
+        "import http.client; http.client.HTTPConnection", "import threading; threading._os", "import pathlib",
+        "import ctypes", "open('/../../../etc/shadow2')", "import importlib", "import os; os.system('x')",
+        "import os; os.fork", "import subprocess; subprocess.run(['/usr/bin/env'])",
     ):  # fmt: skip
         assert session.run(["python3", "-c", text]).code == 1, text
     assert host.kit.ledger.entries() == []

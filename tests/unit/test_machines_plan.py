@@ -11,10 +11,10 @@ import pytest
 from machines_kit import config, facts, host, hypervisor, line, machine, options
 
 from funoffshore import errors
-from funoffshore.plan import Plan, Verb
+from funoffshore.plan import NONE, Permits, Plan, Verb
 from funoffshore.reading import Absent, Present
 from funoffshore.stages import machines
-from funoffshore.stages.machines import MachineFacts, Permits, shape
+from funoffshore.stages.machines import MachineFacts, shape
 from funoffshore.stages.machines.facts import Availability, Firewall, Guest, Missing
 from funoffshore.world.proxmox import VmConfig
 from funoffshore.world.ssh import FileFact
@@ -56,7 +56,7 @@ FEWER_CORES: dict[str, Any] = {"machines": {"lab-c1": {"options": {"cores": "1"}
 
 def test_a_restart_is_held_back_until_it_is_allowed() -> None:
     assert machines.plan(config(), facts(FEWER_CORES), SETTLED) == []
-    (held,) = machines.held(config(), facts(FEWER_CORES), machines.NONE)
+    (held,) = machines.held(config(), facts(FEWER_CORES), NONE)
     assert (held.key, held.permit) == ("restart/lab-c1", "--allow-reboots")
     assert held.reason == "it has 1 cores, not 2"
     allowed = Permits(reboots=True)
@@ -75,7 +75,7 @@ def test_restarts_wait_for_one_another() -> None:
 def test_what_waits_for_a_restart_already_is_held_back_too() -> None:
     waiting = machine(config().node("lab-c1"), {"pending": {"cores": ("1", "2")}})
     seen = facts(ALL, machines={"lab-c1": Present(waiting), "lab-w1": Present(machine(config().node("lab-w1")))})
-    (held,) = machines.held(config(), seen, machines.NONE)
+    (held,) = machines.held(config(), seen, NONE)
     assert held.reason == "it has 1 cores, not 2 (already set, waits for a restart)"
 
 
@@ -83,7 +83,7 @@ def test_a_machine_that_is_off_needs_no_permit() -> None:
     case = {"machines": {"lab-c1": {"running": False, "options": {"cores": "1"}}, "lab-w1": {}}}
     keys = [a.key for a in machines.plan(config(), facts(case), SETTLED)]
     assert keys == ["machine/lab-c1", "power/lab-c1"]
-    assert machines.held(config(), facts(case), machines.NONE) == []
+    assert machines.held(config(), facts(case), NONE) == []
 
 
 OTHER_FIRMWARE: dict[str, Any] = {"machines": {"lab-c1": {}, "lab-w1": {"options": {"bios": "ovmf"}}}}
@@ -103,7 +103,7 @@ def test_a_machine_that_the_env_file_names_no_more_is_removed_only_by_name() -> 
     former = {"lab-w2": replace(machine(config().node("lab-w1")), vmid=9011, name="lab-w2")}
     seen = facts(ALL, former=former)
     assert machines.plan(config(), seen, SETTLED) == []
-    assert [h.permit for h in machines.held(config(), seen, machines.NONE)] == ["--remove lab-w2"]
+    assert [h.permit for h in machines.held(config(), seen, NONE)] == ["--remove lab-w2"]
     (action,) = machines.plan(config(), seen, SETTLED, Permits(remove=frozenset({"lab-w2"})))
     assert line(action) == "delete machine/lab-w2 after drain/lab-w2 leave/lab-w2"
     assert action.values == {"hypervisor": "pve", "vmid": "9011"}
@@ -120,7 +120,7 @@ def test_cloud_init_keys_are_never_a_difference() -> None:
     changed = {"ciuser": "x", "sshkeys": "y", "ipconfig0": "ip=dhcp", "nameserver": "9.9.9.9", "cipassword": "z"}
     case = {"machines": {"lab-c1": {"options": changed}, "lab-w1": {}}}
     assert machines.plan(config(), facts(case), SETTLED, Permits(reboots=True)) == []
-    assert machines.held(config(), facts(case), machines.NONE) == []
+    assert machines.held(config(), facts(case), NONE) == []
 
 
 def test_a_marker_written_by_hand_settles_a_failed_cloud_init() -> None:
@@ -229,4 +229,4 @@ def test_a_machine_without_options_is_no_bug() -> None:
     bare = replace(machine(config().node("lab-c1")), config=VmConfig({"smbios1": "uuid=x"}))
     seen = facts(ALL, machines={"lab-c1": Present(bare), "lab-w1": Absent()})
     machines.plan(config(), seen, SETTLED, Permits(reboots=True))
-    assert machines.held(config(), seen, machines.NONE)
+    assert machines.held(config(), seen, NONE)

@@ -31,9 +31,10 @@ from preflight_kit import (
 
 from funoffshore import errors
 from funoffshore.config import ClusterConfig
+from funoffshore.plan import Permits
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.stages.machines import preflight, preflight_advice
-from funoffshore.stages.machines.facts import Guest, Machine, MachineFacts, Missing, Permits
+from funoffshore.stages.machines.facts import Guest, Machine, MachineFacts, Missing
 from funoffshore.world.proxmox import VmConfig
 
 # Nothing wrong

@@ -94,6 +94,36 @@ def test_network_is_static_and_found_by_mac() -> None:
     assert face["dhcp4"] is False
 
 
+SIX = {
+    "CLUSTER_CIDR_V6": "fd00:42::/56",
+    "SERVICE_CIDR_V6": "fd00:43::/112",
+    "SUBNET_V6": "fd00:7::/64",
+}
+
+
+@pytest.mark.parametrize("gateway", ["", "fe80::1"])
+def test_a_dual_stack_machine_has_an_address_of_each_family(gateway: str) -> None:
+    """Without a gateway its route comes from the router, to whose advertisements a host that forwards is deaf."""
+    whole = loader.parse(new.generate("lab", {**PINS, **SIX, "GATEWAY_V6": gateway}, lab=True), "lab", Path("/nowhere"))
+    node = whole.node("lab-w1")
+    (face,) = seed.network_config(whole, node)["ethernets"].values()
+    assert face["addresses"] == [f"{node.address}/24", f"{node.address_v6}/64"]
+    first, *more = face["routes"]
+    assert first == {"to": "0.0.0.0/0", "via": str(whole.network.gateway)}
+    assert more == ([{"to": "::/0", "via": "fe80::1"}] if gateway else [])
+    assert (face["dhcp6"], face["accept-ra"]) == (False, not gateway)
+    assert "net.ipv6.conf.all.forwarding = 1\n" in seed.files(whole)["/etc/sysctl.d/90-fo.conf"]
+    assert "ipv6" not in str(seed.files(config()))
+
+
+def test_the_key_of_an_agent_is_let_in() -> None:
+    public = hostkeys.openssh_public(Ed25519PrivateKey.from_private_bytes(b"a" * 32))
+    answers = {**PINS, "SSH_AUTH": "agent", "SSH_PUBLIC_KEY": f"{public} you@laptop"}
+    whole = loader.parse(new.generate("lab", answers, lab=True), "lab", Path("/nowhere"))
+    (user,) = user_data(whole)["users"]
+    assert user["ssh_authorized_keys"] == [f"{public} fo@lab"]
+
+
 def test_mac_is_locally_administered_and_unicast() -> None:
     macs = {seed.mac(node.identity) for node in config().nodes}
     assert len(macs) == len(config().nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -101,3 +102,25 @@ def test_plain_lines_remind_of_what_takes_long(tmp_path: Path, capsys: pytest.Ca
     lines = capsys.readouterr().err.splitlines()
     assert len([line for line in lines if "waiting for" in line]) == 2
     assert "failed: gave up" in lines[-1]
+
+
+def test_a_warning_is_a_line_of_its_own_once_and_outlives_the_display(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action, warning = act("trust/home-w1", "home-w1"), "warning: host key accepted on first use"
+    watcher = live.PlainWatcher(config_of(3, 2, 1, tmp_path), Ticks())
+    watcher.started(action)
+    watcher.said(action, warning)
+    watcher.said(action, warning)
+    assert capsys.readouterr().err.count(warning) == 1
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    def cut_short() -> None:
+        with live.watch(config_of(3, 2, 1, tmp_path), Ticks()) as table:
+            table.started(action)
+            table.said(action, warning)
+            raise errors.DeadlineError("gave up")
+
+    with pytest.raises(errors.DeadlineError):
+        cut_short()
+    assert capsys.readouterr().err.rstrip().endswith(f"trust/home-w1: {warning}")

@@ -18,7 +18,9 @@ NOW = f"fo backup now; see {GUIDE}"
 
 
 def checks(config: ClusterConfig) -> tuple[Check, ...]:
-    """One warning where nobody backs the machines up; else whether it works."""
+    """One warning where nobody backs the machines up; else whether it works. None where fo makes no machine."""
+    if not config.made:
+        return ()
     job = Check("FO-BAK-001", "Proxmox to have the job that backs the machines up", _job)
     if config.backup is None:
         return (job,)
@@ -32,7 +34,7 @@ def checks(config: ClusterConfig) -> tuple[Check, ...]:
 
 def _job(sight: Sight) -> Answer:
     """The job is as the env file says."""
-    config = sight.config
+    config = sight.config.of_made()
     if config.backup is None:
         fix = f"set VM_BACKUP_STORAGE in the env file; see {GUIDE}"
         return warned("VM_BACKUP_STORAGE is empty, so fo has no machine backed up", fix=fix)
@@ -58,16 +60,16 @@ class _Once:
 
     def _look(self, sight: Sight) -> backups.Results:
         with self._lock:
-            self._results = self._results or backups.results(sight.world, sight.config, self._wanted)
+            self._results = self._results or backups.results(sight.world, sight.config.of_made(), self._wanted)
             return self._results
 
     def recent(self, sight: Sight) -> Answer:
         """No backup is older than two rounds of the schedule. A new machine may still be waiting for its first."""
         found, now, patience = self._look(sight).stored, sight.world.clock.now(), backups.patience(self._wanted)
-        facts = machines.observe(sight.world, sight.config, thorough=False)
+        facts = machines.observe(sight.world, sight.config.of_made(), thorough=False)
         lines: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
         fresh: list[float] = []
-        for node in sight.config.nodes:
+        for node in sight.config.made:
             reading = found.of(node.name)
             outcome, line = _judge(reading, facts.machine(node.name), now, patience, bool(found.unread))
             lines[outcome].append(f"{node.name}: {line}")

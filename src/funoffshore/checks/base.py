@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from funoffshore import health
-from funoffshore.config import ClusterConfig
+from funoffshore.checks import hosts as host_looks
+from funoffshore.config import ClusterConfig, Node
 from funoffshore.findings import Finding, Outcome
 from funoffshore.reading import Absent, Present, Reading, Unreadable
+from funoffshore.world.ssh import HostFacts
 from funoffshore.world.world import World
 
 Object = dict[str, Any]
@@ -32,10 +34,11 @@ HELM_RELEASE = "helm.toolkit.fluxcd.io/v2/HelmRelease"
 CERTIFICATE = "cert-manager.io/v1/Certificate"
 CLUSTER_ISSUER = "cert-manager.io/v1/ClusterIssuer"
 ISSUER = "cert-manager.io/v1/Issuer"
+ETCD_SNAPSHOT = "k3s.cattle.io/v1/ETCDSnapshotFile"
 
 EVERY_KIND = (
     NODE, SECRET, CONFIG_MAP, PVC, DEPLOYMENT, STATEFUL_SET, DAEMON_SET, JOB, GIT_REPOSITORY, OCI_REPOSITORY,
-    HELM_REPOSITORY, KUSTOMIZATION, HELM_RELEASE, CERTIFICATE, CLUSTER_ISSUER, ISSUER,
+    HELM_REPOSITORY, KUSTOMIZATION, HELM_RELEASE, CERTIFICATE, CLUSTER_ISSUER, ISSUER, ETCD_SNAPSHOT,
 )  # fmt: skip
 
 
@@ -48,11 +51,26 @@ class Sight:
         self._lock = threading.Lock()
         self._lists: dict[str, Reading[list[Object]]] = {}
         self._once: dict[str, Reading[Any]] = {}
+        self._looking = threading.Lock()
+        self._hosts: Mapping[str, Reading[HostFacts]] | None = None
 
     def fetch(self, kinds: Iterable[str] = EVERY_KIND) -> None:
-        """Lists ``kinds`` side by side, so that the checks need not wait one after another."""
+        """Lists ``kinds`` and looks at the hosts side by side, so that the checks need not wait for one another."""
         with ThreadPoolExecutor(8, thread_name_prefix="sight") as pool:
+            hosts = pool.submit(self.hosts)
             list(pool.map(self.list, kinds))
+            hosts.result()
+
+    def hosts(self) -> Mapping[str, Reading[HostFacts]]:
+        """What every configured host shows, by name: one round trip to each for all checks together."""
+        with self._looking:
+            if self._hosts is None:
+                self._hosts = host_looks.look(self.world, self.config)
+            return self._hosts
+
+    def host(self, node: Node) -> Reading[HostFacts]:
+        """What ``node`` shows."""
+        return self.hosts()[node.name]
 
     def list(self, kind: str) -> Reading[list[Object]]:
         """Every object of ``kind``; Absent when the cluster does not know the kind."""

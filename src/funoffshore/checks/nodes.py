@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from funoffshore import health
 from funoffshore.checks.base import NODE, Answer, Check, Object, Sight, failed, passed, unknown, warned
+from funoffshore.checks.hosts import Tally
 from funoffshore.reading import Absent, Present, Unreadable
 
 
@@ -30,7 +31,7 @@ def api(sight: Sight) -> Answer:
     """The API server says through the VIP that all its parts are ready, etcd among them."""
     match sight.world.kube.readyz():
         case Present(said):
-            return passed(f"https://{sight.config.network.vip}:6443/readyz answers {said.strip().splitlines()[-1]}")
+            return passed(f"https://{sight.config.api}:6443/readyz answers {said.strip().splitlines()[-1]}")
         case Absent():
             return failed("there is no cluster: fo has no kubeconfig for it", fix="fo bootstrap")
         case Unreadable(why):
@@ -76,21 +77,26 @@ def version(sight: Sight) -> Answer:
         for name, node in _by_name(nodes).items()
         if (seen := node.get("status", {}).get("nodeInfo", {}).get("kubeletVersion")) != pin
     ]
-    return failed(f"not every node runs {pin}", *others, fix="fo bootstrap") if others else passed(f"all run {pin}")
+    return failed(f"not every node runs {pin}", *others, fix="fo k3s upgrade") if others else passed(f"all run {pin}")
 
 
 def identity(sight: Sight) -> Answer:
-    """The machine behind each node is the VM that fo made: its SMBIOS UUID is the identity."""
+    """The machine behind each node is the one of the env file: the VM that fo made, by its SMBIOS UUID, or the host
+    that answers at the address of one that existed before."""
     nodes = _nodes(sight)
     if isinstance(nodes, tuple):
         return nodes
-    seen, wrong = _by_name(nodes), []
+    seen, tally = _by_name(nodes), Tally()
     for node in sight.config.nodes:
-        info = seen.get(node.name, {}).get("status", {}).get("nodeInfo", {})
-        uuid = str(info.get("systemUUID", "")).lower()
-        if node.name in seen and uuid != str(node.identity):
-            wrong.append(f"{node.name}: {uuid or 'no UUID'} instead of {node.identity}")
-    return failed("a node is not the machine that fo made", *wrong) if wrong else passed("every node is our machine")
+        if node.name not in seen:
+            continue
+        uuid = str(seen[node.name].get("status", {}).get("nodeInfo", {}).get("systemUUID", "")).lower()
+        host = None if node.made else tally.host(node, sight.host(node))
+        wanted = str(node.identity) if node.made else host.uuid if host else ""
+        # A board without SMBIOS has no UUID; the kubelet takes its machine ID then.
+        if wanted and uuid != wanted:
+            tally.bad.append(f"{node.name}: {uuid or 'no UUID'} instead of {wanted}")
+    return tally.answer("a node is not the machine of the env file", "every node is our machine")
 
 
 def etcd(sight: Sight) -> Answer:
@@ -112,6 +118,6 @@ CHECKS = (
     Check("FO-NODE-001", "every configured node to join", all_there),
     Check("FO-NODE-002", "every node to be Ready", all_ready),
     Check("FO-NODE-003", "every node to run the pinned K3s", version),
-    Check("FO-NODE-004", "every node to be the machine that fo made", identity),
+    Check("FO-NODE-004", "every node to be the machine of the env file", identity),
     Check("FO-ETCD-001", "every controller to vote in etcd", etcd),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from funoffshore import __version__, evidence, health, status
-from funoffshore.checks import backups, cloudflared, components, gitops, nodes, wanted, workloads
+from funoffshore.checks import backups, cloudflared, components, gitops, k3s, k3s_etcd, nodes, wanted, workloads
 from funoffshore.checks.base import Check, Sight
 from funoffshore.config import ClusterConfig
 from funoffshore.findings import Finding, Outcome, worst
@@ -18,6 +18,8 @@ def checks(config: ClusterConfig) -> tuple[Check, ...]:
     tunnel = cloudflared.CHECKS if config.switches.get("CLOUDFLARED_ENABLED", False) else ()
     return (
         *nodes.CHECKS,
+        *k3s.checks(config),
+        *k3s_etcd.CHECKS,
         *gitops.CHECKS,
         *workloads.CHECKS,
         *tunnel,

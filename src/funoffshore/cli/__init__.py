@@ -13,7 +13,7 @@ HELP = "From a Proxmox host to a proven homelab, and only then to the incubator.
 
 
 def _build() -> typer.Typer:
-    from funoffshore.cli import backup, cluster, destroy, gate, lab, lockfile, new, proof
+    from funoffshore.cli import backup, cluster, destroy, gate, k3s, k3s_life, kubeconfig, lab, lockfile, new, proof
 
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command("init")(new.init)
@@ -24,7 +24,11 @@ def _build() -> typer.Typer:
     app.command("postcheck")(proof.postcheck)
     app.command("report")(proof.report)
     app.command("destroy")(destroy.destroy)
+    app.command("kubeconfig")(kubeconfig.kubeconfig)
     app.add_typer(backup.app, name="backup")
+    k3s.app.command("upgrade")(k3s_life.upgrade)
+    k3s.app.command("replace")(k3s_life.replace)
+    app.add_typer(k3s.app, name="k3s")
     app.add_typer(gate.app, name="gate")
     app.add_typer(lab.app, name="lab")
     app.add_typer(lockfile.app, name="lock")

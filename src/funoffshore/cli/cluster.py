@@ -16,7 +16,7 @@ from funoffshore.cli import common
 
 if TYPE_CHECKING:
     from funoffshore.config import ClusterConfig
-    from funoffshore.stages.machines import MachineFacts, Permits
+    from funoffshore.plan import Permits
     from funoffshore.world.world import World
 
 
@@ -82,13 +82,13 @@ def plan(
 
     Example: fo plan -c home --allow-reboots
     """
-    from funoffshore import road
+    from funoffshore import history, road
     from funoffshore.show import text
 
     config = common.load(cluster)
     with common.world(config) as world:
         facts = road.look(world, config)
-        permits = _permits(config, facts.machines, allow_reboots, replace, remove)
+        permits = _permits(config, road.former(config, facts), allow_reboots, replace, remove)
         wanted = road.plan(config, facts, permits=permits)
         found = road.problems(config, facts, permits=permits)
         left = road.held(config, facts, permits=permits)
@@ -98,15 +98,20 @@ def plan(
             {"actions": [text.action_json(a) for a in wanted.in_order()], "held": [text.held_json(h) for h in left]}
         )
     else:
-        text.plan(wanted)
+        text.plan(wanted, history.durations(config.state))
         text.held(left)
     for note in notes:
         common.say(f"note: {note}")
+    if found:
+        stop_at(found)
+
+
+def stop_at(found: list[errors.FoError]) -> None:
+    """Tells what a run would stop at, and ends with the exit code of the first."""
     for problem in found:
         common.say("a bootstrap would stop here:")
         common.explain(problem)
-    if found:
-        raise typer.Exit(found[0].exit_code)
+    raise typer.Exit(found[0].exit_code)
 
 
 def bootstrap(
@@ -128,18 +133,18 @@ def bootstrap(
     config = common.load(cluster)
     with lock.hold(config.state, "fo bootstrap"), common.world(config) as world:
         permits = _permits(config, None, allow_reboots, replace, remove)
-        _bootstrap(world, config, until, permits)
+        converge(world, config, until, permits)
 
 
 def _permits(
     config: ClusterConfig,
-    seen: MachineFacts | None,
+    seen: frozenset[str] | None,
     reboots: bool,
     replace: list[str] | None,
     remove: list[str] | None,
 ) -> Permits:
     """Raises ConfigError for a machine that can be neither replaced nor removed, by that name."""
-    from funoffshore.stages.machines import Permits
+    from funoffshore.plan import Permits
 
     known = [node.name for node in config.nodes]
     for name in replace or []:
@@ -150,13 +155,14 @@ def _permits(
             raise errors.ConfigError(
                 f"--remove: the env file still names {name}", fix="lower CONTROLLERS or WORKERS first"
             )
-        if seen is not None and name not in seen.former:
-            there = ", ".join(sorted(seen.former)) or "none"
+        if seen is not None and name not in seen:
+            there = ", ".join(sorted(seen)) or "none"
             raise errors.ConfigError(f"--remove: no machine {name} of this cluster is left over", fix=f"left: {there}")
     return Permits(reboots, frozenset(replace or []), frozenset(remove or []))
 
 
-def _bootstrap(world: World, config: ClusterConfig, until: Until, permits: Permits) -> None:
+def converge(world: World, config: ClusterConfig, until: Until, permits: Permits) -> None:
+    """One run of the road with its journal and display, and the proof at its end where ``until`` asks for it."""
     from funoffshore import journal, redact, road
     from funoffshore.show import live, text
 

@@ -32,6 +32,20 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+class Said:
+    """What a single action tells while no plan runs: to stderr, and Ctrl-C ends it as it ends any program."""
+
+    def say(self, sentence: str) -> None:
+        say(sentence)
+
+    def record(self, **ids: str) -> None: ...
+
+    def recorded(self, name: str) -> str | None:
+        return None
+
+    def checkpoint(self) -> None: ...
+
+
 def data(body: Any) -> None:
     """Data: JSON on stdout."""
     print(json.dumps(body, indent=2, ensure_ascii=False))

@@ -12,6 +12,7 @@ from funoffshore.cli import common
 
 if TYPE_CHECKING:
     from funoffshore.config import ClusterConfig
+    from funoffshore.demolition import End
     from funoffshore.plan import Plan
     from funoffshore.world.world import World
 
@@ -25,47 +26,45 @@ def destroy(
         bool, typer.Option("--keep-disks", help="Hang the machines' disks into a VM that is never started.")
     ] = False,
 ) -> None:
-    """Delete the cluster's machines, seeds, pool and backup job: only what carries its identity.
+    """Delete the cluster's machines, seeds, pool and backup job: only what carries its identity. Hosts that fo has not
+    made stay, wiped of K3s and its data.
 
     Backups and data on NFS are not touched. What is left, and why, is listed at the end.
 
     Example: fo destroy -c home
     """
-    from funoffshore import lock
-    from funoffshore.plan import Plan
+    from funoffshore import demolition, lock
     from funoffshore.show import text
-    from funoffshore.stages import machines
 
     config = common.load(cluster)
     with lock.hold(config.state, "fo destroy"), common.world(config) as world:
-        facts = machines.observe(world, config)
-        wanted = Plan.of(machines.destroy_plan(config, facts, keep_disks=keep_disks))
+        end = demolition.look(world, config, keep_disks=keep_disks)
+        wanted = end.plan
         if wanted:
             text.plan(wanted)
             _ask(config.name, confirm)
-            _run(world, config, wanted, keep_disks)
-            facts = machines.observe(world, config)
+            end = _run(world, config, wanted, keep_disks)
             _forget(config)
         said = f"{len(wanted.actions)} deletions, and none of its machines is left" if wanted else "nothing to do"
         common.say(f"{config.name}: {said}")
-        for line in machines.left(config, facts):
+        for line in end.left:
             common.say(f"  left: {line}")
 
 
-def _run(world: World, config: ClusterConfig, wanted: Plan, keep_disks: bool) -> None:
-    from funoffshore import journal, redact, run
+def _run(world: World, config: ClusterConfig, wanted: Plan, keep_disks: bool) -> End:
+    from funoffshore import demolition, journal, redact, run
     from funoffshore.cli.cluster import _interruptible
     from funoffshore.show import live
-    from funoffshore.stages import machines
 
     redactor = redact.Redactor(redact.secrets_of(config))
     log = journal.Journal.begin(config.state, world.clock.now, redactor, cluster=config.name, until="destroy")
     with _interruptible() as stop, live.watch(config, world.clock) as watcher:
-        run.execute(wanted, lambda action, step: machines.apply(world, config, action, step), log, watcher, stop, {})
-        left = machines.destroy_plan(config, machines.observe(world, config), keep_disks=keep_disks)
-    log.write("end", "", sync=True, outcome="failed" if left else "done")
-    if left:
-        raise errors.StillPlannedError(f"was deleted, and a fresh look still shows it: {left[0].key}")
+        run.execute(wanted, lambda action, step: demolition.apply(world, config, action, step), log, watcher, stop, {})
+        end = demolition.look(world, config, keep_disks=keep_disks)
+    log.write("end", "", sync=True, outcome="failed" if end.plan else "done")
+    if end.plan:
+        raise errors.StillPlannedError(f"was deleted, and a fresh look still shows it: {next(iter(end.plan.actions))}")
+    return end
 
 
 def _forget(config: ClusterConfig) -> None:

@@ -48,7 +48,8 @@ def update(
 ) -> None:
     """Ask the publishers for the digests of what the env file wants, show what changes, and write the lock file.
 
-    Where the env file names no IMAGE_URL, the newest dated image of the same publisher is taken.
+    Where the env file names no IMAGE_URL, the newest dated image of the same publisher is taken. A cluster of existing
+    machines has no image to lock.
 
     Example: fo lock update --image -c home
     """
@@ -60,7 +61,10 @@ def update(
     if wanted.get("LAB"):
         raise errors.ConfigError(f"{path.stem} is a lab, whose digests come with fo and stand in its env file")
     chosen = [name for name, on in zip(lockfile.SECTIONS, (image, k3s, flux), strict=True) if on]
-    sections = chosen or list(lockfile.SECTIONS)
+    existing = wanted.get("MACHINES") == "existing"
+    if existing and image:
+        raise errors.ConfigError(f"fo makes no machine of {path.stem}, so there is no image to lock")
+    sections = chosen or [section for section in lockfile.SECTIONS if section != "image" or not existing]
     before = _before(here, path.stem, whole=not chosen)
     fresh = pins.fetch(common.download, wanted, sections, before)
     kept = {

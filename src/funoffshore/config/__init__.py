@@ -2,11 +2,13 @@
 
 from funoffshore.config.loader import load, parse
 from funoffshore.config.model import (
+    S3,
     Backup,
     ClusterConfig,
     Flux,
     Git,
     Image,
+    Jump,
     K3s,
     Lab,
     Network,
@@ -14,17 +16,20 @@ from funoffshore.config.model import (
     Proxmox,
     Role,
     Shape,
+    Snapshots,
     Ssh,
     identity,
 )
 from funoffshore.config.place import clusters, env_file, find, root
 
 __all__ = [
+    "S3",
     "Backup",
     "ClusterConfig",
     "Flux",
     "Git",
     "Image",
+    "Jump",
     "K3s",
     "Lab",
     "Network",
@@ -32,6 +37,7 @@ __all__ = [
     "Proxmox",
     "Role",
     "Shape",
+    "Snapshots",
     "Ssh",
     "clusters",
     "env_file",

@@ -11,12 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from funoffshore import stage1
-from funoffshore.config import kinds, proxmox
+from funoffshore.config import hosts, kinds, kubernetes, proxmox
 from funoffshore.config.sections import SECTIONS, Key, Section
 
-NODE_KEY = re.compile(r"NODE_([CW])([1-9][0-9]{0,2})_([A-Z_]+)")
+NODE_KEY = re.compile(r"NODE_([CW])([1-9][0-9]{0,2})_([A-Z][A-Z0-9_]*)")
 NODE_FIELDS: Mapping[str, kinds.Kind] = {
+    "MACHINE": kinds.one_of("proxmox", "existing"),
     "IP": kinds.ADDRESS,
+    "IPV6": hosts.ADDRESS_V6,
+    "LABELS": kubernetes.LABELS,
+    "TAINTS": kubernetes.TAINTS,
     "VMID": proxmox.VMID,
     "CORES": kinds.whole(1, 256),
     "MEMORY_MIB": kinds.whole(1024, 4_194_304),
@@ -27,6 +31,8 @@ NODE_FIELDS: Mapping[str, kinds.Kind] = {
     "USB": proxmox.USB,
 }
 """What ``NODE_<C or W><number>_<field>`` may set for one machine."""
+MADE_FIELDS = ("VMID", "CORES", "MEMORY_MIB", "DISK_GIB", "DATA_DISK_GIB", "PROXMOX_NODE", "PCI", "USB")
+"""Those that only mean something for a machine that fo makes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,33 +232,12 @@ def _known_hosts(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _extra(text: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for part in text.split(";"):
-        match = re.fullmatch(r"([a-z][a-z0-9-]*)=(.+)", part)
-        if match is None:
-            raise ValueError
-        if match[1] in K3S_OWNED:
-            raise ValueError(f"sets {match[1]}, which fo sets itself")
-        if match[1] in pairs:
-            raise ValueError("sets a key twice")
-        pairs[match[1]] = match[2]
-    return pairs
-
-
-K3S_OWNED = frozenset(
-    ("agent-token", "agent-token-file", "bind-address", "cluster-cidr", "cluster-init", "cluster-reset", "config",
-     "data-dir", "datastore-endpoint", "disable", "disable-agent", "disable-apiserver", "disable-etcd",
-     "https-listen-port", "node-ip", "node-name", "rootless", "secrets-encryption", "server", "service-cidr",
-     "tls-san", "token", "token-file", "write-kubeconfig", "write-kubeconfig-mode")
-)  # fmt: skip
-"""Keys of K3s' config.yaml that follow from other keys here, or would break what fo promises."""
-
 _DOMAIN = r"(?=.{3,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])"
 
 TEXT = pattern("up to 500 characters without quotes, \\, $, ` or braces", r"[^\"'\\$`{}]{1,500}")
 SECRET_TEXT = pattern("at least 6 characters without spaces around them", r"\S.{4,}\S")
 """The last net, ``redact``, cannot catch shorter ones."""
+PASSPHRASE = pattern("up to 200 characters", r".{1,200}", echo=False)
 DOMAIN = pattern("a domain in lower case, like home.example.org", _DOMAIN)
 HOST = Kind(
     "a host name in lower case or an IPv4 address", lambda text: text if _is_host(text) else _refuse(), empty=""
@@ -278,18 +257,13 @@ CLUSTER = pattern(
     "a DNS label in lower case of at most 20 characters, starting with a letter",
     r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?",
 )
-USER = pattern(
-    "a Linux user name",
-    r"(?!root$)[a-z_][a-z0-9_-]{0,31}",
-    reasons={"^root$": "is root; fo logs in as a user with sudo"},
-)
+USER = pattern("a Linux user name", r"[a-z_][a-z0-9_-]{0,31}")
 SSH_KEY = Kind("an OpenSSH private key, base64 on one line", _ssh_key, empty="", echo=False)
 PEM = Kind("a private key, base64 on one line", _pem, empty="", echo=False)
 KNOWN_HOSTS = Kind('lines as in known_hosts, with ";" between them', _known_hosts, empty="", echo=False)
 AGE = Kind("an age identity (AGE-SECRET-KEY-1…)", age.check, empty="", echo=False)
 K3S_VERSION = pattern("a K3s release, like v1.36.4+k3s1", r"v1\.[0-9]{1,3}\.[0-9]{1,3}\+k3s[0-9]{1,2}")
 FLUX_VERSION = pattern("a Flux release, like v2.9.4", r"v2\.[0-9]{1,3}\.[0-9]{1,3}")
-EXTRA = Kind('key=value pairs with ";" between them', _extra, empty={}, echo=False)
 IMAGE = pattern(
     "an image by tag or digest, like ghcr.io/kube-vip/kube-vip:v1.1.2",
     r"[a-z0-9.:/_-]+(?::[A-Za-z0-9._-]+)?(?:@sha256:[0-9a-f]{64})?",

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from funoffshore import errors
-from funoffshore.config import envfile, files, keys, kinds, locked, lockfile, machines, model, place, rules, values
+from funoffshore.config import (
+    envfile,
+    files,
+    keyfile,
+    keys,
+    kinds,
+    locked,
+    lockfile,
+    machines,
+    model,
+    place,
+    rules,
+    values,
+)
 from funoffshore.config.files import Problem
 from funoffshore.config.values import Values
 
@@ -21,14 +36,18 @@ _SHOW_AT_MOST = 200
 _NO_LINE = 1 << 30
 LOCKED_BY = (
     "LAB",
+    "MACHINES",
     "IMAGE_URL",
     "IMAGE_TEMPLATE",
     "K3S_DOWNLOAD_URL",
     "K3S_VERSION",
+    "K3S_FOLDER",
+    "K3S_SHA256",
+    "K3S_SHA256_ARM64",
     "FLUX_VERSION",
     "FLUX_INSTALL_URL",
 )
-"""Keys that decide what a lock file holds."""
+"""Keys that decide what a lock file holds, or stand in its place."""
 
 
 def load(path: Path, root: Path | None = None) -> model.ClusterConfig:
@@ -60,18 +79,23 @@ def parse(text: str, name: str, root: Path, lock: str | None = None) -> model.Cl
 def wanted(path: Path, root: Path) -> dict[str, str]:
     """What the env file at ``path`` wants to have locked, by key, whatever is locked and whatever else it lacks.
 
-    A key that says nothing is left out. Raises ConfigError when the file cannot be read, or one of these keys.
+    A key that says nothing is left out; MACHINES is ``existing`` where fo makes none, and left out otherwise. Raises
+    ConfigError when the file cannot be read, or one of these keys.
     """
     shown, table = place.shown(path, root), keys.known()
     data, problems = envfile.read(path)
     if data is None:
         raise _refusal(shown, path.stem, problems)
-    seen, wrong = values.read(envfile.parse(data), path.stem, table)
+    lines = envfile.parse(data)
+    seen, wrong = values.read(lines, path.stem, table)
     wrong += [*rules.flux_release(seen), *rules.moving_image(seen)]
-    problems += [problem for problem in wrong if problem.text.split(":")[0] in LOCKED_BY]
+    unreadable = not lines.broken.isdisjoint(LOCKED_BY)
+    problems += [p for p in wrong if p.text.split(":")[0] in LOCKED_BY or (unreadable and p in lines.problems)]
     if problems:
         raise _refusal(shown, path.stem, problems)
-    return {key: seen.texts[key] for key in LOCKED_BY if key in seen.given or (key != "IMAGE_URL" and seen.texts[key])}
+    found = {key: seen.texts[key] for key in LOCKED_BY if key in seen.given or (key != "IMAGE_URL" and seen.texts[key])}
+    found.pop("MACHINES", None)
+    return {**found, "MACHINES": "existing"} if machines.makes(seen) is False else found
 
 
 def _config(
@@ -84,13 +108,23 @@ def _config(
         locks, more = lockfile.parse(lock, lockfile.shown(name))
         seen, differing = locked.apply(seen, locks, table)
         problems += more or differing
+    seen, more = keyfile.apply(seen)
+    problems += more
     where = lockfile.shown(name)
     damaged = any(problem.text.startswith(where) for problem in problems)
     # What a damaged lock file holds nobody can tell, so nothing is missing for want of it.
     problems += [problem for problem in rules.all_of(seen, table) if not (damaged and where in problem.text)]
     if problems:
         raise _refusal(shown, name, problems)
-    return _build(seen, table, root)
+    return _build(_settled(seen), table, root)
+
+
+def _settled(v: Values) -> Values:
+    """Right values with those filled in that follow from others: without a VIP, the API is at the only controller."""
+    if v.get("VIP") is not None:
+        return v
+    address = IPv4Address(machines.drafts(v)[0].address or 0)
+    return dataclasses.replace(v, parsed={**v.parsed, "VIP": address}, texts={**v.texts, "VIP": str(address)})
 
 
 def _refusal(shown: str, name: str, problems: Sequence[Problem]) -> errors.ConfigError:
@@ -124,7 +158,7 @@ def _build(v: Values, table: keys.Table, root: Path) -> model.ClusterConfig:
         timezone=v["TIMEZONE"],
         proxmox=_proxmox(v),
         image=model.Image(v["IMAGE_URL"], v["IMAGE_SHA256"], v["IMAGE_SHA512"], v["IMAGE_TEMPLATE"]),
-        network=model.Network(v["SUBNET"], v["GATEWAY"], v["DNS_SERVERS"], v["VIP"]),
+        network=_network(v),
         ssh=_ssh(v),
         k3s=_k3s(v),
         flux=model.Flux(v["FLUX_VERSION"], v["FLUX_INSTALL_URL"], v["FLUX_INSTALL_SHA256"]),
@@ -141,12 +175,23 @@ def _build(v: Values, table: keys.Table, root: Path) -> model.ClusterConfig:
     )
 
 
+def _network(v: Values) -> model.Network:
+    return model.Network(
+        subnet=v.get("SUBNET", IPv4Network("0.0.0.0/32")),
+        gateway=v.get("GATEWAY", IPv4Address(0)),
+        dns=v.get("DNS_SERVERS", ()),
+        vip=v["VIP"],
+        subnet_v6=v["SUBNET_V6"],
+        gateway_v6=v["GATEWAY_V6"],
+    )
+
+
 def _proxmox(v: Values) -> model.Proxmox:
     return model.Proxmox(
-        url=v["PROXMOX_URL"].rstrip("/"),
-        token_id=v["PROXMOX_TOKEN_ID"],
-        token_secret=_secret(v["PROXMOX_TOKEN_SECRET"]),
-        fingerprint=v["PROXMOX_FINGERPRINT"],
+        url=v.get("PROXMOX_URL", "").rstrip("/"),
+        token_id=v.get("PROXMOX_TOKEN_ID", ""),
+        token_secret=_secret(v.get("PROXMOX_TOKEN_SECRET", "")),
+        fingerprint=v.get("PROXMOX_FINGERPRINT", ""),
         nodes=v["PROXMOX_NODES"],
         pool=v["PROXMOX_POOL"] or f"fo-{v['CLUSTER_NAME']}",
         disk_storage=v["STORAGE_DISK"],
@@ -165,10 +210,24 @@ def _ssh(v: Values) -> model.Ssh:
     return model.Ssh(
         user=v["SSH_USER"],
         port=v["SSH_PORT"],
-        private_key=_secret(v["SSH_PRIVATE_KEY"]),
-        host_key_seed=_secret(v["HOST_KEY_SEED"]),
-        trust=v["SSH_TRUST"],
+        private_key=_secret("" if v["SSH_AUTH"] == "agent" else v["SSH_PRIVATE_KEY"]),
+        host_key_seed=_secret(v.get("HOST_KEY_SEED", "")),
+        trust=_trust(v),
+        known_hosts=v["SSH_KNOWN_HOSTS"],
+        auth=v["SSH_AUTH"],
+        key_file=v["SSH_KEY_FILE"] if v["SSH_AUTH"] == "file" else None,
+        passphrase=_optional(v["SSH_KEY_PASSPHRASE"]),
+        public_key_line=v["SSH_PUBLIC_KEY"] if v["SSH_AUTH"] == "agent" else "",
+        sudo_password=_optional(v["SSH_SUDO_PASSWORD"]),
+        jump=dataclasses.replace(v["SSH_JUMP"], host_key=v["SSH_JUMP_HOST_KEY"]) if v["SSH_JUMP"] else None,
     )
+
+
+def _trust(v: Values) -> str:
+    """Of the machines that fo makes; of the existing ones where it makes none."""
+    if v["SSH_TRUST"] or machines.makes(v):
+        return v["SSH_TRUST"] or "seed"
+    return "known" if v["SSH_KNOWN_HOSTS"] else "first-use"
 
 
 def _shape(v: Values) -> model.Shape:
@@ -202,7 +261,35 @@ def _k3s(v: Values) -> model.K3s:
         secrets_encryption=v["SECRETS_ENCRYPTION"],
         extra_config=MappingProxyType(dict(v["K3S_EXTRA_CONFIG"])),
         kube_vip_image=v["KUBE_VIP_IMAGE"],
+        sha256_arm64=v["K3S_SHA256_ARM64"],
+        source="push" if v["K3S_FOLDER"] else v["K3S_SOURCE"],
+        folder=v["K3S_FOLDER"],
+        protect_kernel=v["K3S_PROTECT_KERNEL"],
+        cis=v["K3S_CIS"],
+        audit=v["K3S_AUDIT"],
+        mirrors=v["REGISTRY_MIRRORS"],
+        embedded_registry=v["EMBEDDED_REGISTRY"],
+        cluster_cidr_v6=v["CLUSTER_CIDR_V6"],
+        service_cidr_v6=v["SERVICE_CIDR_V6"],
+        upgrade_batch=v["UPGRADE_BATCH"],
+        snapshots=_snapshots(v),
+        token_next=_optional(v["K3S_TOKEN_NEXT"]),
+        agent_token_next=_optional(v["K3S_AGENT_TOKEN_NEXT"]),
     )
+
+
+def _snapshots(v: Values) -> model.Snapshots:
+    s3 = None
+    if v["ETCD_S3_ENDPOINT"]:
+        s3 = model.S3(
+            endpoint=v["ETCD_S3_ENDPOINT"],
+            region=v["ETCD_S3_REGION"] or "us-east-1",
+            bucket=v["ETCD_S3_BUCKET"],
+            folder=v["ETCD_S3_FOLDER"],
+            access_key=_secret(v["ETCD_S3_ACCESS_KEY"]),
+            secret_key=_secret(v["ETCD_S3_SECRET_KEY"]),
+        )
+    return model.Snapshots(v["ETCD_SNAPSHOT_SCHEDULE"], v["ETCD_SNAPSHOT_KEEP"], s3, v["ETCD_SNAPSHOT_NFS"])
 
 
 def _git(v: Values) -> model.Git:

@@ -32,6 +32,7 @@ ENV_KEYS: Mapping[str, str] = {
     "IMAGE_SHA512": "image.sha512",
     "K3S_VERSION": "k3s.version",
     "K3S_SHA256": "k3s.sha256.amd64",
+    "K3S_SHA256_ARM64": "k3s.sha256.arm64",
     "FLUX_VERSION": "flux.version",
     "FLUX_INSTALL_URL": "flux.url",
     "FLUX_INSTALL_SHA256": "flux.sha256",

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from funoffshore.config.access import Jump, Ssh
+
 if TYPE_CHECKING:  # importing pydantic takes longer than all the rest of config
     from pydantic import SecretStr
+
+__all__ = [
+    "IDENTITY_NAMESPACE",
+    "S3",
+    "Backup",
+    "ClusterConfig",
+    "Flux",
+    "Git",
+    "Image",
+    "Jump",
+    "K3s",
+    "Lab",
+    "Network",
+    "Node",
+    "Proxmox",
+    "Role",
+    "Shape",
+    "Snapshots",
+    "Ssh",
+    "identity",
+]
 
 IDENTITY_NAMESPACE = uuid.UUID("6c1f2e0a-9d0b-5f0e-8a54-3f6b1c0f7a11")
 """Namespace of every machine identity; changing it would orphan every machine ever made."""
@@ -49,6 +73,15 @@ class Node:
     """Names of PCI resource mappings passed through to it (a GPU, say)."""
     usb: tuple[str, ...] = ()
     """Names of USB resource mappings passed through to it."""
+    made: bool = True
+    """Whether fo makes it on Proxmox. False: it exists, and fo neither makes nor changes the machine itself; VMID,
+    sizes and ``identity`` mean nothing then, and Kubernetes knows it by the system UUID that it has."""
+    address_v6: IPv6Address | None = None
+    """None: the cluster has IPv4 alone."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Kubernetes labels of the Node, key and value."""
+    taints: tuple[str, ...] = ()
+    """Kubernetes taints of the Node, ``key=value:Effect`` or ``key:Effect``."""
 
 
 def identity(cluster: str, name: str) -> uuid.UUID:
@@ -119,24 +152,15 @@ class Network:
     """Addresses of the machines."""
 
     subnet: IPv4Network
+    """0.0.0.0/32 where fo makes no machine and none was given."""
     gateway: IPv4Address
+    """0.0.0.0 (``is_unspecified``) where fo makes no machine and none was given."""
     dns: tuple[IPv4Address, ...]
+    """May be () where fo makes no machine."""
     vip: IPv4Address
-
-
-@dataclass(frozen=True, slots=True)
-class Ssh:
-    """How hosts are reached. Host keys are derived from ``host_key_seed``, so they are known before the first boot."""
-
-    user: str
-    port: int
-    private_key: SecretStr
-    """OpenSSH private key (PEM text), ed25519."""
-    host_key_seed: SecretStr
-    """64 hex digits; the ed25519 host key of node N is derived from it (HKDF-SHA256, info = node name)."""
-    trust: str = "seed"
-    """How a host key is known before the first connection. ``seed``: fo made it and the seed carries it. ``agent``:
-    read through the guest agent. ``first-use``: whatever the host shows at first, recorded and printed."""
+    """Address of the Kubernetes API; the only controller's own where there is no virtual one."""
+    subnet_v6: IPv6Network | None = None
+    gateway_v6: IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +193,33 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
+class S3:
+    """Where K3s copies its etcd snapshots to; always over TLS."""
+
+    endpoint: str
+    """``host`` or ``host:port``."""
+    region: str
+    bucket: str
+    folder: str
+    """Inside the bucket; may be empty."""
+    access_key: SecretStr
+    secret_key: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """Copies of etcd that K3s takes."""
+
+    schedule: str = "0 */6 * * *"
+    """cron(5), five fields, in the host's own time."""
+    keep: int = 20
+    """How many scheduled ones each server keeps, and S3 of each."""
+    s3: S3 | None = None
+    nfs: str = ""
+    """``server:/export`` that every server copies its own to; empty: none."""
+
+
+@dataclass(frozen=True, slots=True)
 class K3s:
     """The Kubernetes distribution, pinned."""
 
@@ -177,6 +228,7 @@ class K3s:
     download_url: str
     """Base; the binary is ``<base>/<version, + as %2B>/k3s``."""
     sha256: str
+    """Of the amd64 binary."""
     token: SecretStr
     agent_token: SecretStr
     cluster_cidr: IPv4Network
@@ -186,6 +238,36 @@ class K3s:
     extra_config: Mapping[str, str]
     """Further keys of config.yaml that every server gets, e.g. ``kubelet-arg``."""
     kube_vip_image: str
+    sha256_arm64: str = ""
+    """Of the arm64 binary; empty: not pinned, so no arm64 host can be set up."""
+    source: str = "hosts"
+    """Who downloads. ``hosts``: each host for itself. ``push``: this computer, once, and hands it over."""
+    folder: Path | None = None
+    """Absolute; binaries and images are taken from it and pushed, and nothing is downloaded. None: there is none."""
+    protect_kernel: bool = True
+    """Whether the kubelet refuses to start where the kernel's settings are not as it wants
+    (protect-kernel-defaults)."""
+    cis: bool = False
+    """Whether the settings of the CIS profile of K3s' hardening guide are made."""
+    audit: bool = False
+    """Whether the API server writes an audit log."""
+    mirrors: tuple[tuple[str, str], ...] = ()
+    """Registry and the URL that is asked before it."""
+    embedded_registry: bool = False
+    """Whether nodes hand images to each other (Spegel)."""
+    cluster_cidr_v6: IPv6Network | None = None
+    service_cidr_v6: IPv6Network | None = None
+    """Both or none. With them the cluster is dual stack."""
+    upgrade_batch: int = 1
+    """How many agents are upgraded at once."""
+    snapshots: Snapshots = Snapshots()
+    token_next: SecretStr | None = None
+    """What ``token`` becomes; set while a rotation is under way."""
+    agent_token_next: SecretStr | None = None
+
+    def digest(self, arch: str) -> str:
+        """SHA-256 of the binary for ``amd64`` or ``arm64``; empty when that one is not pinned, or there is none."""
+        return {"amd64": self.sha256, "arm64": self.sha256_arm64}.get(arch, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +335,8 @@ class ClusterConfig:
     shape: Shape = Shape()
     backup: Backup | None = None
     """None: the operator backs up the machines himself, or not at all."""
+    others: tuple[Node, ...] = ()
+    """Nodes of the same cluster that ``of_made`` left out of ``nodes``; their hosts still talk to the machines."""
 
     @property
     def controllers(self) -> tuple[Node, ...]:
@@ -261,6 +345,25 @@ class ClusterConfig:
     @property
     def workers(self) -> tuple[Node, ...]:
         return tuple(n for n in self.nodes if n.role is Role.WORKER)
+
+    @property
+    def made(self) -> tuple[Node, ...]:
+        """The nodes whose machines fo makes. Without any, nothing of ``proxmox`` and ``image`` is to be used."""
+        return tuple(n for n in self.nodes if n.made)
+
+    def of_made(self) -> ClusterConfig:
+        """The same cluster as if it had no other nodes than those that fo makes."""
+        return dataclasses.replace(self, nodes=self.made, others=tuple(n for n in self.nodes if not n.made))
+
+    @property
+    def virtual(self) -> bool:
+        """Whether the API has a virtual address, which moves between controllers; else it is the only one's own."""
+        return self.network.vip not in {n.address for n in self.controllers}
+
+    @property
+    def api(self) -> IPv4Address:
+        """Where the Kubernetes API is reached, on port 6443."""
+        return self.network.vip
 
     @property
     def state(self) -> Path:

@@ -12,8 +12,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from funoffshore import atomic, errors
-from funoffshore.config import age, envfile, keys, place, render, sshkey
+from funoffshore.config import age, envfile, keys, machines, needs, place, render, sections, sshkey
 from funoffshore.config.sections import Key
+from funoffshore.config.values import Values
 
 LAB_SUBNET = "127.77.0.0/24"
 """Of the lab cluster, unless its operator gives another one."""
@@ -58,8 +59,9 @@ def generate(name: str, answers: Mapping[str, str], *, lab: bool) -> str:
 
     ``answers`` is by key and wins over everything. A required key that nobody answered stays empty, and reading the
     file reports it; ``loader.parse`` tells before it is written. In a lab nothing stays empty but what only the lab
-    itself knows: PROXMOX_FINGERPRINT, IMAGE_SHA256, K3S_SHA256, FLUX_INSTALL_SHA256. Raises ConfigError for a name
-    that is none, an answer to no key, or one that an env file cannot hold.
+    itself knows: PROXMOX_FINGERPRINT, IMAGE_SHA256, K3S_SHA256, FLUX_INSTALL_SHA256. Where no machine is made by fo,
+    what is only for those is left out. Raises ConfigError for a name that is none, an answer to no key, or one that an
+    env file cannot hold.
     """
     place.env_file(Path(), name)
     table = keys.known()
@@ -67,7 +69,10 @@ def generate(name: str, answers: Mapping[str, str], *, lab: bool) -> str:
         message = f"there is no such key: {', '.join(sorted(wrong))}"
         raise errors.ConfigError(message, fix="see docs/reference/config.md")
     given = {"CLUSTER_NAME": name, **answers}
+    seen = needs.of({**given, **({"LAB": "embedded"} if lab else {})}, name)
     filled = _lab_values(given) if lab else _home_values(given)
+    pointless = {k.name for k in table.keys.values() if k.required_for != "vip" and not needs.is_needed(k, seen)}
+    filled = {name: "" if name in pointless else text for name, text in filled.items()}
     values = {key.name: given.get(key.name, filled.get(key.name, "")) for key in table.keys.values()}
     remark = {}
     if values["SOPS_AGE_KEY"]:
@@ -79,7 +84,15 @@ def generate(name: str, answers: Mapping[str, str], *, lab: bool) -> str:
             envfile.quote(values.get(key, single.get(key, "")))
         except ValueError as why:
             raise errors.ConfigError(f"{key}: {why}") from None
-    return render.env_text(intro, lambda key: values[key.name], remark=remark, single=single)
+    unused = () if lab else _unused(seen, given)
+    return render.env_text(intro, lambda key: values[key.name], remark=remark, single=single, without=unused)
+
+
+def _unused(seen: Values, given: Mapping[str, str]) -> list[str]:
+    """Sections that say nothing about machines that are there already, and of which nothing was answered."""
+    if machines.makes(seen) is not False:
+        return []
+    return [s.title for s in sections.OF_MADE if not any(given.get(key.name) for key in s.keys)]
 
 
 def write(path: Path, text: str) -> None:
@@ -105,7 +118,7 @@ def _exists(shown: str) -> errors.ConfigError:
 
 def _home_values(given: Mapping[str, str]) -> dict[str, str]:
     values = {key.name: key.default or _fresh(key, lab=False) for key in keys.known().keys.values()}
-    if "SUBNET" in given:
+    if given.get("SUBNET"):
         values |= suggest(given["SUBNET"])
     version = given.get("FLUX_VERSION", values["FLUX_VERSION"])
     values["FLUX_INSTALL_URL"] = values["FLUX_INSTALL_URL"].replace(values["FLUX_VERSION"], version)

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from funoffshore.config import envfile, keys, place
+from funoffshore.config import envfile, keys, needs, place
 from funoffshore.config.sections import Key, Section
 
 EXAMPLE_PATH = f"config/env/{place.EXAMPLE}.env"
@@ -46,8 +46,8 @@ key. This page is made from the same table as the reader (`python -m funoffshore
 
 ## One machine that differs
 
-`NODE_<C or W><number>_<field>`, like `NODE_W2_MEMORY_MIB=16384`: C1 is the first controller, W1 the first worker. The
-machine must exist.
+`NODE_<C or W><number>_<field>`, like `NODE_W2_MEMORY_MIB=16384`: C1 is the first controller, W1 the first worker, and
+there must be as many. The last eight are only for machines that `fo` makes.
 """
 
 
@@ -57,11 +57,15 @@ def env_text(
     *,
     remark: Mapping[str, str] | None = None,
     single: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
 ) -> str:
-    """A whole env file. ``value`` gives each key's text; ``remark`` adds lines to the comments of some keys, and
-    ``single`` holds settings of single machines. Raises ValueError for a value that an env file cannot hold."""
+    """A whole env file. ``value`` gives each key's text; ``remark`` adds lines to the comments of some keys,
+    ``single`` holds settings of single machines, and sections whose titles are in ``without`` are left out. Raises
+    ValueError for a value that an env file cannot hold."""
     lines = list(_comment(intro))
     for section in keys.known().sections:
+        if section.title in without:
+            continue
         lines += ["", "", *_heading(section)]
         for key in section.keys:
             lines += ["", *_comment(_explained(key))]
@@ -114,7 +118,7 @@ def _explained(key: Key) -> str:
     if key.unit:
         about.append(f"Unit: {key.unit}.")
     if key.default is None:
-        about.append("Required.")
+        about.append(f"Required {needs.NEEDS[key.required_for].text}." if key.required_for else "Required.")
     elif key.required_when:
         about.append(f"Required while {key.required_when} is true.")
     if key.default:
@@ -129,6 +133,8 @@ def _row(key: Key) -> str:
     default = f"`{key.default}`" if key.default else "required" if key.default is None else "empty"
     if key.required_when:
         default = f"required while {key.required_when}"
+    if key.required_for:
+        default = f"required {needs.NEEDS[key.required_for].text}"
     return f"\n| `{key.name}` | {_cell(takes)} | {default} | {_cell(key.help)} |"
 
 

@@ -2,116 +2,43 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from funoffshore.config import keys, kinds, lockfile, machines, pins
+from funoffshore.config import (
+    keys,
+    kinds,
+    lockfile,
+    machines,
+    needs,
+    pins,
+    rules_hosts,
+    rules_k3s,
+    rules_network,
+)
 from funoffshore.config.files import Problem
 from funoffshore.config.model import Role
 from funoffshore.config.values import Values
 
 _URLS = ("PROXMOX_URL", "IMAGE_URL", "K3S_DOWNLOAD_URL", "FLUX_INSTALL_URL", "GIT_URL")
-_POD_PREFIX = 24
-"""Prefix length of the part of CLUSTER_CIDR that each machine gets (kube-controller-manager, node-cidr-mask-size)."""
-
 _HA_NODES = 3
 """Proxmox nodes without which the loss of one is the loss of the majority."""
 
 _LOOPBACK = IPv4Network("127.0.0.0/8")
-_THIS_NETWORK = IPv4Network("0.0.0.0/8")
-"""Never a destination (RFC 1122, 3.2.1.3)."""
 
 
 def all_of(values: Values, table: keys.Table) -> Iterator[Problem]:
     """Every problem that shows only when values are looked at together."""
     for rule in RULES:
         yield from rule(values)
+    yield from needs.problems(values, table)
     yield from _required_secrets(values, table)
 
 
 def _name(values: Values) -> Iterator[Problem]:
     if values.has("CLUSTER_NAME") and values["CLUSTER_NAME"] != values.stem:
         yield values.problem("CLUSTER_NAME", "differs from the name of the file, which is <CLUSTER_NAME>.env")
-
-
-def _subnet(values: Values) -> Iterator[Problem]:
-    if not values.has("SUBNET"):
-        return
-    subnet: IPv4Network = values["SUBNET"]
-    if not 8 <= subnet.prefixlen <= 29:
-        yield values.problem("SUBNET", "has a prefix outside /8 to /29")
-    if subnet.is_multicast or subnet.is_link_local or subnet.is_reserved or subnet.overlaps(_THIS_NETWORK):
-        yield values.problem("SUBNET", f"{subnet} is not a network for machines")
-
-
-def _addresses(values: Values) -> Iterator[Problem]:
-    """Inside the subnet, and none used twice."""
-    if not values.has("SUBNET"):
-        return
-    subnet: IPv4Network = values["SUBNET"]
-    seen: dict[int, tuple[str, str]] = {}
-    for key, what, address in _addressed(values):
-        text = IPv4Address(address)
-        if text not in subnet:
-            yield values.problem(key, f"{what} would have {text}, which is outside SUBNET {subnet}")
-        elif text in (subnet.network_address, subnet.broadcast_address):
-            kind = "network" if text == subnet.network_address else "broadcast"
-            yield values.problem(key, f"{what} would have {text}, the {kind} address of SUBNET {subnet}")
-        elif address in seen:
-            other_key, other = seen[address]
-            yield values.problem(key, f"{what} would have {text}, which {other} has already ({other_key})")
-        else:
-            seen[address] = (key, what)
-
-
-def _addressed(values: Values) -> Iterator[tuple[str, str, int]]:
-    """Every address in the subnet: its key, who has it, the address."""
-    for key, what in (("GATEWAY", "the gateway"), ("VIP", "the VIP")):
-        if values.has(key):
-            yield key, what, int(values[key])
-    for draft in machines.drafts(values):
-        if draft.address is not None:
-            yield draft.address_key, draft.name, draft.address
-
-
-def _name_servers(values: Values) -> Iterator[Problem]:
-    """A name server may be the gateway, or anywhere; not one of the machines, and not the VIP."""
-    taken = {address: (key, what) for key, what, address in _addressed(values)}
-    if values.has("GATEWAY"):
-        taken.pop(int(values["GATEWAY"]), None)
-    for server in values.get("DNS_SERVERS", ()):
-        if int(server) in taken:
-            key, what = taken[int(server)]
-            yield values.problem("DNS_SERVERS", f"{server} is the address of {what} ({key})")
-    if values.has("DNS_SERVERS") and len(values["DNS_SERVERS"]) > 3:
-        yield values.problem("DNS_SERVERS", "names more than 3 servers; resolv.conf(5) takes no more")
-
-
-def _workers(values: Values) -> Iterator[Problem]:
-    if values.has("WORKERS", "WORKER_FIRST_IP") and values["WORKERS"] and values["WORKER_FIRST_IP"] is None:
-        numbers = range(1, values["WORKERS"] + 1)
-        if not all(f"NODE_W{n}_IP" in values.lines for n in numbers):
-            yield values.problem("WORKER_FIRST_IP", f"is required when WORKERS is {values['WORKERS']}")
-
-
-def _networks(values: Values) -> Iterator[Problem]:
-    names = [name for name in ("SUBNET", "CLUSTER_CIDR", "SERVICE_CIDR") if values.has(name)]
-    for one, other in itertools.combinations(names, 2):
-        if values[one].overlaps(values[other]):
-            yield values.problem(other, f"{values[other]} overlaps with {one} {values[one]}")
-    for name in names:
-        if name != "SUBNET" and (values[name].is_loopback or values[name].is_multicast):
-            yield values.problem(name, f"{values[name]} is not a network for pods or services")
-    if values.has("CLUSTER_CIDR", "CONTROLLERS", "WORKERS"):
-        count = values["CONTROLLERS"] + values["WORKERS"]
-        room = 2 ** max(_POD_PREFIX - values["CLUSTER_CIDR"].prefixlen, -1)
-        if room < count:
-            text = f"{values['CLUSTER_CIDR']} has room for {int(room)} machines (a /24 each), not for {count}"
-            yield values.problem("CLUSTER_CIDR", text)
-    if values.has("SERVICE_CIDR") and not 12 <= values["SERVICE_CIDR"].prefixlen <= 24:
-        yield values.problem("SERVICE_CIDR", "has a prefix outside /12 to /24")  # kube-apiserver takes at most 20 bits
 
 
 def _vmids(values: Values) -> Iterator[Problem]:
@@ -143,7 +70,11 @@ def _vmid_range(values: Values) -> Iterator[Problem]:
 
 
 def _high_availability(values: Values) -> Iterator[Problem]:
-    if not values.get("HIGH_AVAILABILITY") or not values.has("PROXMOX_NODES", "CONTROLLERS"):
+    if (
+        machines.makes(values) is not True
+        or not values.get("HIGH_AVAILABILITY")
+        or not values.has("PROXMOX_NODES", "CONTROLLERS")
+    ):
         return
     count, needed = len(values["PROXMOX_NODES"]), max(_HA_NODES, values["CONTROLLERS"])
     if count < needed:
@@ -153,7 +84,9 @@ def _high_availability(values: Values) -> Iterator[Problem]:
 
 def _host_keys(values: Values) -> Iterator[Problem]:
     """A host key that fo makes reaches the machine only in an ISO of fo's own."""
-    if values.has("SEED", "SSH_TRUST") and values["SEED"] == "drive" and values["SSH_TRUST"] == "seed":
+    if machines.makes(values) is not True or not values.has("SEED", "SSH_TRUST"):
+        return
+    if values["SEED"] == "drive" and values["SSH_TRUST"] in ("", "seed"):
         text = "is seed, and Proxmox' own drive (SEED=drive) carries no host key; give agent, or first-use"
         yield values.problem("SSH_TRUST", text)
 
@@ -170,6 +103,8 @@ def _overrides(values: Values) -> Iterator[Problem]:
             count = "CONTROLLERS" if match[1] == "C" else "WORKERS"
             role = "controller" if match[1] == "C" else "worker"
             yield values.problem(name, f"there is no {role} {match[2]}, as {count} is {values[count]}")
+        elif match[3] in keys.MADE_FIELDS and draft.made is False:
+            yield values.problem(name, f"is for machines that fo makes, and {draft.name} is an existing one")
         elif match[3] == "MEMORY_MIB" and draft.role is Role.CONTROLLER and values[name] < 2048:
             yield values.problem(name, f"{values[name]} is less than the 2048 MiB that a controller needs")
         elif match[3] == "PROXMOX_NODE" and values[name] not in values.get("PROXMOX_NODES", (values[name],)):
@@ -177,7 +112,7 @@ def _overrides(values: Values) -> Iterator[Problem]:
 
 
 def _image(values: Values) -> Iterator[Problem]:
-    if not values.has("IMAGE_URL", "IMAGE_SHA256", "IMAGE_SHA512"):
+    if machines.makes(values) is not True or not values.has("IMAGE_URL", "IMAGE_SHA256", "IMAGE_SHA512"):
         return
     if not values.get("IMAGE_TEMPLATE"):
         if not values["IMAGE_URL"]:
@@ -195,9 +130,13 @@ def moving_image(values: Values) -> Iterator[Problem]:
 
 
 def _pins(values: Values) -> Iterator[Problem]:
-    for key in ("K3S_SHA256", "FLUX_INSTALL_SHA256"):
-        if values.has(key) and not values[key]:
-            yield values.problem(key, _unlocked(values, "give it here"))
+    """A cluster of existing arm64 machines alone needs no other binary; every machine that fo makes is amd64."""
+    if values.has("K3S_SHA256", "K3S_SHA256_ARM64") and not values["K3S_SHA256"]:
+        arm_alone = values["K3S_SHA256_ARM64"] and machines.makes(values) is False
+        if not arm_alone:
+            yield values.problem("K3S_SHA256", _unlocked(values, "give it here"))
+    if values.has("FLUX_INSTALL_SHA256") and not values["FLUX_INSTALL_SHA256"]:
+        yield values.problem("FLUX_INSTALL_SHA256", _unlocked(values, "give it here"))
 
 
 def _unlocked(values: Values, otherwise: str) -> str:
@@ -217,9 +156,12 @@ def flux_release(values: Values) -> Iterator[Problem]:
 def _tokens(values: Values) -> Iterator[Problem]:
     for one, other, why in (
         ("K3S_TOKEN", "K3S_AGENT_TOKEN", "a worker could join as a server"),
+        ("K3S_TOKEN_NEXT", "K3S_AGENT_TOKEN", "a worker could join as a server"),
+        ("K3S_TOKEN", "K3S_AGENT_TOKEN_NEXT", "a worker could join as a server"),
+        ("K3S_TOKEN_NEXT", "K3S_AGENT_TOKEN_NEXT", "a worker could join as a server"),
         ("HOST_KEY_SEED", "EVIDENCE_KEY", "the two keys must not be one"),
     ):
-        if values.has(one, other) and values[one] == values[other]:
+        if values.get(one) and values.get(one) == values.get(other):
             yield values.problem(other, f"is the same as {one}; {why}")
 
 
@@ -260,27 +202,32 @@ def _lab(values: Values) -> Iterator[Problem]:
     for key in ("IMAGE_URL", "K3S_DOWNLOAD_URL", "FLUX_INSTALL_URL", "GIT_URL"):
         if not lab and values.has(key) and values[key].startswith("http://"):
             yield values.problem(key, "is an http:// one, which is only for LAB=embedded")
+    if not lab and any(mirror.startswith("http://") for _, mirror in values.get("REGISTRY_MIRRORS", ())):
+        yield values.problem("REGISTRY_MIRRORS", "names an http:// one, which is only for LAB=embedded")
 
 
 def _places(values: Values) -> Iterator[tuple[str, str, bool]]:
     """Where the values lead: key, what leads there, whether it is on loopback."""
     if values.has("SUBNET"):
-        # A network that only partly is loopback fails either way; see _subnet for the smallest prefix.
+        # A network that only partly is loopback fails either way; see rules_network for the smallest prefix.
         yield "SUBNET", str(values["SUBNET"]), values["SUBNET"].overlaps(_LOOPBACK)
+    for key, what, address, made in rules_network.addressed(values):
+        if made is False or not values.has("SUBNET"):
+            yield key, f"{what} ({IPv4Address(address)})", IPv4Address(address).is_loopback
     for server in values.get("DNS_SERVERS", ()):
         yield "DNS_SERVERS", str(server), server.is_loopback
     for key in (*_URLS, "LAB_WEB_URL"):
         if values.has(key) and values[key]:
             yield key, "its host", kinds.is_loopback(kinds.host_of(values[key]))
+    for _, mirror in values.get("REGISTRY_MIRRORS", ()):
+        yield "REGISTRY_MIRRORS", mirror, kinds.is_loopback(kinds.host_of(mirror))
+    if endpoint := values.get("ETCD_S3_ENDPOINT"):
+        yield "ETCD_S3_ENDPOINT", "it", kinds.is_loopback(kinds.host_of(f"https://{endpoint}"))
 
 
 RULES: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _name,
-    _subnet,
-    _addresses,
-    _name_servers,
-    _workers,
-    _networks,
+    *rules_network.RULES,
     _vmids,
     _vmid_range,
     _high_availability,
@@ -291,6 +238,8 @@ RULES: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     flux_release,
     _pins,
     _tokens,
+    *rules_hosts.RULES,
+    *rules_k3s.RULES,
     _git,
     _lab,
 )

@@ -31,6 +31,8 @@ class Values:
     lines: Mapping[str, int]
     given: frozenset[str]
     """Keys that stand in the file with a value."""
+    absent: tuple[str, ...] = ()
+    """Keys without a default that have no value here, and that not every cluster needs; see ``needs``."""
 
     def has(self, *names: str) -> bool:
         """Whether all of these are right; a rule that needs them has nothing to say otherwise."""
@@ -52,27 +54,32 @@ def read(lines: envfile.Lines, stem: str, table: keys.Table) -> tuple[Values, li
     problems = list(lines.problems)
     parsed: dict[str, Any] = {}
     texts: dict[str, str] = {}
+    absent: list[str] = []
     problems.extend(_unknown(lines, table))
     overrides = [key for name in lines.entries if name not in table.keys and (key := table.find(name))]
     for key in (*table.keys.values(), *overrides):
         entry = lines.entries.get(key.name)
         if key.name in lines.broken:
             continue
+        if key.required_for and not (entry and entry.value):
+            absent.append(key.name)
+            continue
         if entry is None and key.default is None:
             problems.append(Problem(0, f"{key.name}: is required and missing"))
             continue
         text = entry.value if entry else key.default or ""
         try:
-            parsed[key.name] = _parse(key, text)
+            parsed[key.name] = parse(key, text)
             texts[key.name] = text
         except ValueError as why:
             problems.append(Problem(entry.line if entry else 0, f"{key.name}: {_reason(key, text, why)}"))
     given = frozenset(name for name, entry in lines.entries.items() if entry.value)
     numbers = {name: entry.line for name, entry in lines.entries.items()}
-    return Values(stem, parsed, texts, numbers, given), problems
+    return Values(stem, parsed, texts, numbers, given, tuple(absent)), problems
 
 
-def _parse(key: Key, text: str) -> Any:
+def parse(key: Key, text: str) -> Any:
+    """The value that ``text`` is for ``key``. Raises ValueError, whose reason holds no secret and may be empty."""
     if text:
         return key.kind.parse(text)
     if key.default is None:

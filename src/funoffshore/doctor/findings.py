@@ -30,6 +30,19 @@ TITLES: Mapping[str, str] = {
     "FO-DOC-020": "the addresses of new machines to be free",
     "FO-DOC-021": "the VIP to be free",
     "FO-DOC-022": "the gateway to answer",
+    "FO-DOC-023": "every host to let fo in",
+    "FO-DOC-024": "systemd to run every host",
+    "FO-DOC-025": "a K3s to be pinned for every host's architecture",
+    "FO-DOC-026": "no two hosts to be taken for one another",
+    "FO-DOC-027": "the clocks of the hosts to agree",
+    "FO-DOC-028": "every host to have a default route",
+    "FO-DOC-029": "every kernel to limit memory",
+    "FO-DOC-030": "no host to swap",
+    "FO-DOC-031": "the ports of K3s to be free",
+    "FO-DOC-032": "the hosts to reach one another",
+    "FO-DOC-033": "every host to have room",
+    "FO-DOC-034": "no host to belong to another cluster",
+    "FO-DOC-035": "the pinned K3s to be within reach",
 }
 """An id is never used for another question."""
 AGAIN = "Run the same command again."

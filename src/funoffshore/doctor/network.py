@@ -13,23 +13,29 @@ from funoffshore.stages.machines.facts import MachineFacts
 from funoffshore.world.reach import Reach
 
 
-def examine(config: ClusterConfig, seen: MachineFacts, reach: Reach) -> Iterator[Finding]:
-    """Asks every address that nobody may have yet, and the gateway, all at once."""
-    fresh = {node.name: str(node.address) for node in config.nodes if isinstance(seen.machine(node.name), Absent)}
+def examine(config: ClusterConfig, seen: MachineFacts, reach: Reach, founded: bool | None = False) -> Iterator[Finding]:
+    """Asks every address that nobody may have yet, and the gateway, all at once.
+
+    ``founded``: whether a controller that fo does not make carries the cluster; None when that could not be seen.
+    """
+    fresh = {node.name: str(node.address) for node in config.made if isinstance(seen.machine(node.name), Absent)}
     network = config.network
-    has_vip = not all(node.name in fresh for node in config.controllers)
+    has_vip = founded or any(node.made and node.name not in fresh for node in config.controllers)
     # A lab has no gateway: its machines are processes on this computer.
-    others = ([] if has_vip else [network.vip]) + ([] if config.lab else [network.gateway])
+    gateway = not config.lab and not network.gateway.is_unspecified
+    others = ([network.vip] if config.virtual and not has_vip else []) + ([network.gateway] if gateway else [])
     found = reach.answering([*fresh.values(), *others])
     names = {**fresh, "VIP": str(network.vip)}
     for name in seen.answering:
         found.setdefault(names.get(name, ""), f"takes connections on port {config.ssh.port}")
     taken = {address: how for address, how in found.items() if address in fresh.values()}
-    unseen = [node.name for node in config.nodes if isinstance(seen.machine(node.name), Unreadable)]
-    yield _machines(fresh, taken, unseen)
-    controllers = [node.name for node in config.controllers if node.name in unseen]
-    yield _vip(config, found.get(str(network.vip), ""), has_vip, controllers)
-    if not config.lab:
+    unseen = [node.name for node in config.made if isinstance(seen.machine(node.name), Unreadable)]
+    if config.made:
+        yield _machines(fresh, taken, unseen)
+    if config.virtual:
+        dark = founded is None or any(node.name in unseen for node in config.controllers)
+        yield _vip(config, found.get(str(network.vip), ""), bool(has_vip), dark)
+    if gateway:
         yield _gateway(config, found.get(str(network.gateway), ""))
 
 
@@ -48,10 +54,11 @@ def _said(lines: list[str]) -> str:
     return lines[0] if len(lines) == 1 else f"{lines[0]}, and {len(lines) - 1} more"
 
 
-def _vip(config: ClusterConfig, how: str, has_vip: bool, unseen: list[str]) -> Finding:
+def _vip(config: ClusterConfig, how: str, has_vip: bool, dark: bool) -> Finding:
     id_, vip = "FO-DOC-021", config.network.vip
-    if has_vip and unseen:
-        return findings.unknown(id_, "whether there is a controller could not be seen", "see FO-DOC-010")
+    if dark:
+        fix = "see FO-DOC-010" if config.made else "see FO-DOC-023"
+        return findings.unknown(id_, "whether there is a controller could not be seen", fix)
     if has_vip:
         return findings.passed(id_, f"{vip} is for the controllers that exist")
     if how:

@@ -198,6 +198,17 @@ class Faults:
         "pve-redirect": ("method", "path", "times"),
         "ssh-cut": ("node", "times"),
         "node-no-join": ("node",),
+        "join-hang": ("node",),
+        "learner-stuck": ("node",),
+        "image-pull": ("node", "image"),
+        "dns-broken": ("node",),
+        "port-blocked": ("from", "to", "port"),
+        "clock-off": ("node", "minutes"),
+        "disk-full": ("node",),
+        "disk-read-only": ("node",),
+        "no-python3": ("node",),
+        "certificates-old": ("node", "days"),
+        "data-lost": ("node",),
         "component-unready": ("namespace", "name"),
         "git-unreachable": (),
     }
@@ -214,7 +225,12 @@ class Faults:
         for key in parameters:
             if key not in cls.KNOWN[name]:
                 return f"{name} has no {key}"
-        return "times is no number" if not parameters.get("times", "1").isdecimal() else ""
+        if not parameters.get("times", "1").isdecimal():
+            return "times is no number"
+        for key in ("minutes", "days"):
+            if not parameters.get(key, "1").removeprefix("-").isdecimal():
+                return f"{key} is no whole number"
+        return ""
 
     def on(self, name: str, /, **parameters: str) -> None:
         self._store.put("faults", name, parameters)
@@ -225,13 +241,25 @@ class Faults:
     def all(self) -> dict[str, dict[str, str]]:
         return dict(self._store.scan("faults"))
 
+    @staticmethod
+    def _fits(parameters: Mapping[str, str], thing: Mapping[str, str]) -> bool:
+        return all(fnmatchcase(thing[k], v) for k, v in parameters.items() if k in thing and k != "times")
+
+    def value(self, name: str, key: str, default: str = "", /, **thing: str) -> str:
+        """Parameter ``key`` of a fault that is on and fits ``thing``, ``default`` where it was not given; empty when
+        the fault is off. Uses up nothing."""
+        parameters = self._store.get("faults", name)
+        if parameters is None or not self._fits(parameters, thing):
+            return ""
+        return str(parameters.get(key, default))
+
     def hits(self, name: str, /, **thing: str) -> bool:
         """True when the fault is on and fits ``thing``; uses up one of its ``times``."""
         with self._lock:
             parameters = self._store.get("faults", name)
             if parameters is None:
                 return False
-            if any(k in thing and not fnmatchcase(thing[k], v) for k, v in parameters.items() if k != "times"):
+            if not self._fits(parameters, thing):
                 return False
             if "times" in parameters:
                 left = int(parameters["times"]) - 1

@@ -30,6 +30,8 @@ class Hardware:
     """Whether the guest agent's channel is configured."""
     data_disk_gib: float = 0.0
     """Size of the disk whose serial number is ``fo-data``; 0 without one."""
+    architecture: str = "amd64"
+    """``amd64`` or ``arm64``, as Go and Kubernetes say."""
 
 
 class AgentSilentError(Exception):

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from funoffshore import errors
 from funoffshore.config import ClusterConfig
 from funoffshore.config import Lab as LabConfig
+from funoffshore.lab import bare
 from funoffshore.lab.base import Faults, Kit, LabClock, Latencies, Ledger, Routes, Store
 from funoffshore.lab.flux import Flux
 from funoffshore.lab.hosts.hosts import Hosts
@@ -78,7 +79,10 @@ def running(config: ClusterConfig) -> Iterator[LabClock]:
     directory = of(config).directory
     with _lock(directory) as ours:
         if not ours:
-            yield _join(directory)
+            clock = _join(directory)
+            with store_of(config) as store:
+                bare.ensure(store, config)
+            yield clock
             return
         lab = Homelab(config)
         try:
@@ -101,6 +105,16 @@ def serving(config: ClusterConfig) -> Iterator[Homelab]:
             yield lab
         finally:
             lab.stop()
+
+
+@contextmanager
+def store_of(config: ClusterConfig) -> Iterator[Store]:
+    """What the lab keeps, whether it runs or not; what is changed in it counts at once."""
+    store = Store(of(config).directory / "lab.sqlite")
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def is_running(directory: Path) -> bool:
@@ -171,7 +185,7 @@ class Homelab:
             ledger=Ledger(store),
             routes=Routes(directory, detour=chosen.detour),
         )
-        self._fluxes: list[Flux] = []
+        self._fluxes: list[tuple[KubeCluster, Flux]] = []
         self._stops: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -194,47 +208,62 @@ class Homelab:
 
     def _start(self) -> None:
         config, kit = self.config, self.kit
-        proxmox_url = urlsplit(config.proxmox.url)
         machines = Hosts(kit, config.ssh.port)
-        kubernetes = K3s(kit, self._hear)
+        kubernetes = K3s(kit, self._hear, self._forget)
         machines.register_program("k3s", kubernetes)
         machines.register_service("k3s", kubernetes)
         web = Web(kit, *web_address(config))
         web.add(offers.k3s_path(config.k3s.version), binary(config.k3s.version))
         web.before_git = lambda: web.publish(config.root, branch=config.git.branch)
+        standing = bare.Bare(kit, machines, config)
+        # Stopped in this order: nobody may ask what is gone already.
+        self._stops = [standing.stop, web.stop, kubernetes.close, machines.stop]
+        web.start()
+        if config.proxmox.url:
+            proxmox = self._proxmox(machines)
+            self._stops.insert(0, proxmox.stop)
+            proxmox.start()
+        standing.start()
+        kubernetes.settle(RESUMING)
+
+    def _proxmox(self, machines: Hosts) -> ProxmoxApi:
+        """The hypervisor, where the cluster has one."""
+        config = self.config
+        url, secret = urlsplit(config.proxmox.url), config.proxmox.token_secret.get_secret_value()
         proxmox = ProxmoxApi(
-            kit,
+            self.kit,
             machines,
-            address=str(proxmox_url.hostname),
-            port=proxmox_url.port or 8006,
+            address=str(url.hostname),
+            port=url.port or 8006,
             release=self.settings.release,
             nodes=config.proxmox.nodes,
             bridges=(config.proxmox.bridge,),
-            secret_for_tls=config.proxmox.token_secret.get_secret_value(),
+            secret_for_tls=secret,
         )
-        secret = config.proxmox.token_secret.get_secret_value()
         proxmox.ensure_token(config.proxmox.token_id, secret)
         # For people and their tools, who log in; fo itself never does.
         proxmox.add_user("root@pam", secret)
         for name, kind, content, shared in _storages(config):
             proxmox.add_storage(name, kind, content, shared=shared)
-        # Stopped in this order: nobody may ask what is gone already.
-        self._stops = [proxmox.stop, web.stop, kubernetes.close, machines.stop]
-        web.start()
-        proxmox.start()
-        kubernetes.settle(RESUMING)
+        return proxmox
 
     def _hear(self, cluster: KubeCluster) -> None:
         """A Kubernetes cluster has come to be, or has come back: Flux may be at work in it."""
         flux = Flux(self.kit, cluster)
-        self._fluxes.append(flux)
+        self._fluxes.append((cluster, flux))
         flux.start()
+
+    def _forget(self, cluster: KubeCluster) -> None:
+        """A reset or a restore has left the cluster behind: nothing works in it any more."""
+        for pair in [pair for pair in self._fluxes if pair[0] is cluster]:
+            self._fluxes.remove(pair)
+            pair[1].stop()
 
     def addresses(self) -> list[str]:
         """Where everything can be reached, for a human with curl, ssh and kubectl."""
         config = self.config
         lines = [
-            f"Proxmox     {config.proxmox.url}",
+            *([f"Proxmox     {config.proxmox.url}"] if config.proxmox.url else []),
             f"downloads   {of(config).web_url}",
             f"Git         {config.git.url}",
         ]
@@ -245,7 +274,7 @@ class Homelab:
     def stop(self) -> None:
         """Nothing listens and no thread works any more; what is on disk brings it all back."""
         (self.kit.directory / "running.json").unlink(missing_ok=True)
-        for flux in self._fluxes:
+        for _, flux in self._fluxes:
             flux.stop()
         for stop in self._stops:
             stop()

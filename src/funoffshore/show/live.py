@@ -31,6 +31,8 @@ class Watcher(Events):
         self._total = self._done = 0
         self._start = clock.monotonic()
         self._heard = ""
+        self.warnings: list[str] = []
+        """What the operator must have read even when the display is gone, each once."""
 
     def heard(self, sentence: str) -> None:
         """What the run as a whole is about."""
@@ -49,6 +51,9 @@ class Watcher(Events):
         with self._lock:
             _, since, _ = self._running.get(action.key, (action, self._clock.monotonic(), ""))
             self._running[action.key] = (action, since, sentence)
+            told = f"{action.key}: {sentence}"
+            if sentence.startswith("warning:") and told not in self.warnings:
+                self.warnings.append(told)
 
     def ended(self, action: Action, error: BaseException | None) -> None:
         with self._lock:
@@ -90,9 +95,13 @@ class PlainWatcher(Watcher):
         self._line(str(action))
 
     def said(self, action: Action, sentence: str) -> None:
+        known = len(self.warnings)
         super().said(action, sentence)
         now = self._clock.monotonic()
-        if now - self._last.get(action.key, now) >= QUIET:
+        if sentence.startswith("warning:"):
+            if len(self.warnings) > known:
+                self._line(f"{action.key}: {sentence}")
+        elif now - self._last.get(action.key, now) >= QUIET:
             self._last[action.key] = now
             self._line(f"{action.key}: {sentence}")
 
@@ -116,10 +125,13 @@ def watch(config: ClusterConfig, clock: Clock) -> Iterator[Watcher]:
     from rich.live import Live
 
     watcher = Watcher(config, clock)
-    with Live(
-        console=Console(stderr=True), get_renderable=lambda: _table(watcher), refresh_per_second=5, transient=True
-    ):
-        yield watcher
+    console = Console(stderr=True)
+    try:
+        with Live(console=console, get_renderable=lambda: _table(watcher), refresh_per_second=5, transient=True):
+            yield watcher
+    finally:
+        for warning in watcher.warnings:
+            sys.stderr.write(f"{warning}\n")
 
 
 def _table(watcher: Watcher) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from funoffshore.reading import Absent, Present, Unreadable
 
 if TYPE_CHECKING:
     from funoffshore.config import ClusterConfig
-    from funoffshore.stages.machines import Held
+    from funoffshore.plan import Held
     from funoffshore.stages.machines.backups import Stored
     from funoffshore.status import Status
 
@@ -43,8 +43,9 @@ def finding_json(finding: Finding) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plan(wanted: Plan) -> None:
-    """Every action as a sentence with its reason, stage by stage, predecessors first."""
+def plan(wanted: Plan, durations: Mapping[str, float] | None = None) -> None:
+    """Every action as a sentence with its reason, stage by stage, predecessors first; with how long it took last
+    time where ``durations`` (seconds by verb and key) knows."""
     if not wanted:
         print("nothing to do, everything is as desired")
         return
@@ -54,7 +55,9 @@ def plan(wanted: Plan) -> None:
         if ours:
             print(f"{stage}:")
         for action in ours:
-            print(f"  {action.verb.value:8} {action.key:{width}}  because {action.reason}")
+            took = (durations or {}).get(f"{action.verb.value} {action.key}")
+            last = "" if took is None else f"  ({took:.0f} s last time)"
+            print(f"  {action.verb.value:8} {action.key:{width}}  because {action.reason}{last}")
     print(f"{len(wanted.actions)} actions")
 
 
@@ -170,7 +173,7 @@ def backups(config: ClusterConfig, found: Stored) -> None:
                 for at, one in enumerate(rows):
                     marks = [f"verified: {one.backup.verified}"] if one.backup.verified else []
                     marks += ["protected"] if one.backup.protected else []
-                    line = f"{moment(one.backup.at)}  {_size(one.backup.size):>9}  {one.backup.volid}"
+                    line = f"{moment(one.backup.at)}  {size(one.backup.size):>9}  {one.backup.volid}"
                     print(f"{'' if at else name:{width}}  {line}  {', '.join(marks)}".rstrip())
             case Unreadable(why):
                 print(f"{name:{width}}  cannot tell, because {why}")
@@ -180,7 +183,7 @@ def backups(config: ClusterConfig, found: Stored) -> None:
         print(f"{found.others} further backups carry the VMID of one of these and are not of this cluster's job")
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     for unit, bytes_ in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= bytes_:
             return f"{count / bytes_:.1f} {unit}"

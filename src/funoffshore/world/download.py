@@ -50,6 +50,20 @@ class Downloads:
         self._keep(kept, body)
         return body
 
+    def file(self, url: str, sha256: str, limit: int = 64 * 1024 * 1024) -> Path:
+        """Where those bytes lie in the cache. Raises like ``fetch``, and StateError when the cache takes nothing."""
+        kept = self._cache / sha256
+        body = self.fetch(url, sha256, limit)
+        try:
+            if kept.stat().st_size == len(body):
+                return kept
+            why = "it holds other bytes"
+        except OSError as problem:
+            why = problem.strerror or str(problem)
+        raise errors.StateError(
+            f"the download cache {self._cache} cannot keep a file: {why}", fix="make room, or make that folder writable"
+        )
+
     def get(self, url: str, limit: int = 16 * 1024 * 1024) -> bytes:
         """The bytes at ``url`` whatever they are; for lists that say what a digest shall be. Raises like ``fetch``."""
         parts = urlsplit(url)

@@ -3,8 +3,23 @@
 from funoffshore.config.sections.key import Key, Section
 from funoffshore.config.sections.machines import BACKUP, HARDWARE, MACHINES, SSH
 from funoffshore.config.sections.place import CLUSTER, IMAGE, NETWORK, PROXMOX
-from funoffshore.config.sections.software import FLUX, K3S
+from funoffshore.config.sections.software import FLUX, K3S, SNAPSHOTS
 
-SECTIONS: tuple[Section, ...] = (CLUSTER, PROXMOX, IMAGE, NETWORK, MACHINES, HARDWARE, BACKUP, SSH, K3S, FLUX)
+SECTIONS: tuple[Section, ...] = (
+    CLUSTER,
+    PROXMOX,
+    IMAGE,
+    NETWORK,
+    MACHINES,
+    HARDWARE,
+    BACKUP,
+    SSH,
+    K3S,
+    SNAPSHOTS,
+    FLUX,
+)
 
-__all__ = ["SECTIONS", "Key", "Section"]
+OF_MADE: tuple[Section, ...] = (PROXMOX, IMAGE, HARDWARE, BACKUP)
+"""Those that are about machines that fo makes."""
+
+__all__ = ["OF_MADE", "SECTIONS", "Key", "Section"]

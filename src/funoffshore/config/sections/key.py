@@ -25,6 +25,8 @@ class Key:
     """Name of a generator of ``config.new``; empty when only the operator knows the value."""
     required_when: str = ""
     """The switch that, when true, makes the key required."""
+    required_for: str = ""
+    """Without a default: what the key is required for, a name of ``needs.NEEDS``; empty: always."""
     may_be_empty: bool = False
     """Whether an empty value says "none" although there is a default; where the default is empty it always may."""
     lab: str | None = None

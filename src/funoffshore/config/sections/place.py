@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from funoffshore.config import kinds, proxmox
+from funoffshore.config import hosts, kinds, proxmox
 from funoffshore.config.kinds import listed, one_of, url, whole
 from funoffshore.config.sections.key import Key, Section
 
@@ -15,6 +15,9 @@ CLUSTER = Section(
         Key("LAB", one_of("embedded"), "embedded: the cluster lives in the simulated homelab on loopback. Empty: it "
             "lives on real hardware.", lab="embedded"),
         Key("LAB_WEB_URL", url("http"), "Where the lab serves downloads and Git. Only in a lab.", lab="{web}"),
+        Key("MACHINES", one_of("proxmox", "existing"), "proxmox: fo makes the machines on Proxmox. existing: they are "
+            "there, with Debian or Ubuntu, SSH and sudo; fo sets up K3s on them, makes and deletes no machine, and "
+            "nothing of Proxmox is needed. NODE_W3_MACHINE=existing says so of one.", "proxmox"),
         Key("DOMAIN", kinds.DOMAIN, "Domain under which the applications are served.", None,
             example="home.example.org", lab="lab.example.org"),
         Key("TIMEZONE", kinds.TIMEZONE, "Time zone of the machines and applications.", "Etc/UTC"),
@@ -26,14 +29,15 @@ PROXMOX = Section(
     "The hypervisor and what it lends to the cluster. docs/guide names the privileges that the token needs.",
     (
         Key("PROXMOX_URL", url("https", path="/?", what="a URL like https://host:8006, without a path"),
-            "The API.", None, example="https://192.168.1.5:8006", lab="https://{proxmox}:8006"),
+            "The API.", None, example="https://192.168.1.5:8006", lab="https://{proxmox}:8006",
+            required_for="made"),
         Key("PROXMOX_TOKEN_ID", proxmox.TOKEN_ID, "API token, user@realm!name. Only tokens are taken, no password: "
-            f"{proxmox.ONLY_TOKENS}.", None, example="fo@pve!fo"),
+            f"{proxmox.ONLY_TOKENS}.", None, example="fo@pve!fo", required_for="made"),
         Key("PROXMOX_TOKEN_SECRET", proxmox.TOKEN_SECRET, "Shown once, when the token is made.", None, secret=True,
-            generate="lab-uuid"),
+            generate="lab-uuid", required_for="made"),
         Key("PROXMOX_FINGERPRINT", proxmox.FINGERPRINT, "SHA-256 fingerprint of the API's certificate; nothing else is "
             "trusted. On the host: openssl x509 -noout -fingerprint -sha256 -in /etc/pve/local/pve-ssl.pem (or "
-            "pveproxy-ssl.pem, where there is one).", None),
+            "pveproxy-ssl.pem, where there is one).", None, required_for="made"),
         Key("PROXMOX_NODES", proxmox.NODES, "Where the machines may live. Each is placed where most memory, CPU and "
             "storage are free, controllers apart from each other; `fo plan` says why. NODE_C1_PROXMOX_NODE pins one.",
             "pve"),
@@ -82,15 +86,24 @@ IMAGE = Section(
 
 NETWORK = Section(
     "Network",
-    "Every address lies in the subnet and is used once. Keep them out of the DHCP range.",
+    "Every address is used once, and lies in the subnet unless its machine is an existing one. Keep them out of the "
+    "DHCP range. The cluster is dual stack once CLUSTER_CIDR_V6 and SERVICE_CIDR_V6 are given, and then every machine "
+    "needs an IPv6 address, too.",
     (
         Key("SUBNET", kinds.NETWORK, "The network of the machines.", None, example="192.168.1.0/24",
-            lab="{subnet}"),
+            lab="{subnet}", required_for="made"),
         Key("GATEWAY", kinds.ADDRESS, "Default gateway of the machines.", None, example="192.168.1.1",
-            lab="{gateway}"),
+            lab="{gateway}", required_for="made"),
         Key("DNS_SERVERS", listed(kinds.ADDRESS, "IPv4 addresses with commas between them"),
-            "Name servers of the machines.", None, example="192.168.1.1", lab="{gateway}"),
+            "Name servers of the machines.", None, example="192.168.1.1", lab="{gateway}", required_for="made"),
         Key("VIP", kinds.ADDRESS, "Virtual address of the Kubernetes API, carried by one controller at a time "
-            "(kube-vip). Must be unused.", None, example="192.168.1.40", lab="{vip}"),
+            "(kube-vip). Must be unused. With CONTROLLERS=1 it may be empty: the API then has that machine's own "
+            "address, and adding controllers later means another address.", None, example="192.168.1.40", lab="{vip}",
+            required_for="vip"),
+        Key("SUBNET_V6", hosts.NETWORK_V6, "The IPv6 network of the machines. Each has its network address plus the "
+            "last 16 bits of the machine's IPv4 address, unless NODE_W1_IPV6 says another: in fd00:7::/64, "
+            "192.168.1.41 gets fd00:7::129. Empty: no IPv6."),
+        Key("GATEWAY_V6", hosts.ADDRESS_V6, "Default gateway of the machines for IPv6; may be a link-local one. Empty: "
+            "the one that the router announces."),
     ),
 )  # fmt: skip

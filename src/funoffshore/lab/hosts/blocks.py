@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from funoffshore.lab.hosts import circumstances
 from funoffshore.lab.hosts.api import Machine, Result
 from funoffshore.lab.hosts.files import Files
 from funoffshore.lab.hosts.machine import Host
@@ -170,10 +171,12 @@ def grow_partition(host: Host) -> tuple[int, int]:
 
 def room(host: Host, path: str) -> tuple[int, int]:
     """Size of the file system that holds ``path`` and what of it is taken, in bytes."""
+    size, used = extent(host.files, "/dev/sda1"), USED
     for device, folder in mounts(host):
         if f"{path}/".startswith(f"{folder}/"):
-            return extent(host.files, f"/dev/{device}"), 0
-    return extent(host.files, "/dev/sda1"), USED
+            size, used = extent(host.files, f"/dev/{device}"), 0
+            break
+    return size, size - circumstances.FREE if circumstances.is_full(host, path) else used
 
 
 def _sectors(gib: float) -> int:

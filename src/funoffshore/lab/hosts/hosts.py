@@ -13,7 +13,7 @@ from typing import Any
 
 from funoffshore.lab.base import Kit
 from funoffshore.lab.guests import AgentSilentError, Hardware
-from funoffshore.lab.hosts import agent, blocks, cloudinit, disks, skeleton, sshd
+from funoffshore.lab.hosts import agent, blocks, cloudinit, disks, kernel, skeleton, sshd
 from funoffshore.lab.hosts import programs as image
 from funoffshore.lab.hosts.api import Machine, Program, Service
 from funoffshore.lab.hosts.files import Files
@@ -52,7 +52,7 @@ class Hosts:
     ) -> None:
         self._kit = kit
         self._door = sshd.Door()
-        self._programs: dict[str, Program] = {**image.PROGRAMS, **(programs or {})}
+        self._programs: dict[str, Program] = {**image.PROGRAMS, **kernel.PROGRAMS, **(programs or {})}
         self._services: dict[str, Service] = {
             "sshd": sshd.Sshd(self._door, ssh_port_default),
             "qemu-ga": GuestAgent(),
@@ -76,6 +76,19 @@ class Hosts:
         with self._lock:
             return next((host for host in self._hosts.values() if host.up and host.name == name), None)
 
+    def at(self, address: str) -> Host | None:
+        """The running machine with that address."""
+        return next((host for host in self.running() if host.address == address), None)
+
+    def running(self) -> list[Host]:
+        """Every machine whose user land runs."""
+        with self._lock:
+            return [host for host in self._hosts.values() if host.up]
+
+    def prepare(self, hardware: Hardware, lay: Callable[[Host], None]) -> None:
+        """Lets ``lay`` write on the disk of a machine that is off."""
+        lay(self._new(hardware))
+
     def power_on(self, hardware: Hardware) -> None:
         """Does nothing for a machine that is on."""
         with self._lock:
@@ -96,6 +109,7 @@ class Hosts:
         root.mkdir(parents=True, exist_ok=True)
         host = Host(self._kit, hardware, root, self._programs, self._services)
         host.units = Units(host)
+        host.neighbours = self.at
         host.power_cycle = lambda: self._later(host, 0, self._reboot)
         return host
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from funoffshore.lab.base import Kit
 from funoffshore.lab.guests import Hardware
+from funoffshore.lab.hosts import circumstances
 from funoffshore.lab.hosts.api import Program, Result, Service
 from funoffshore.lab.hosts.files import Files
 
@@ -49,6 +50,8 @@ class Host:
         self.gone = threading.Event()
         """Set when the power goes."""
         self.power_cycle: Callable[[], None] = lambda: None
+        self.neighbours: Callable[[str], Host | None] = lambda address: None
+        """The running machine at an address, as the network knows it."""
         self.sessions: set[Callable[[], None]] = set()
         """Calls that cut an SSH connection each."""
         self.opened: dict[int, io.BytesIO] = {}
@@ -91,14 +94,23 @@ class Host:
             self._ports.discard(port)
             self.write_ports()
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """Where something on the host listens."""
+        with self._lock:
+            return frozenset(self._ports)
+
     def write_ports(self) -> None:
-        """``/proc/net/tcp`` as proc(5) has it, state 0A for LISTEN."""
+        """``/proc/net/tcp`` as proc(5) has it, state 0A for LISTEN; the host's own addresses beside it."""
         head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
         rows = [
             f"{n:4d}: 00000000:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 {9000 + n} 1\n"  # noqa: E501
             for n, port in enumerate(sorted(self._ports))
         ]
         self.files.write("/proc/net/tcp", head + "".join(rows), 0o444)
+        # As net/ipv4/fib_trie.c writes it: a leaf for each address of the host.
+        leaves = [f"  |-- {one}\n     /32 host LOCAL\n" for one in ("127.0.0.1", self.address) if one]
+        self.files.write("/proc/net/fib_trie", "Local:\n  +-- 0.0.0.0/0 3 0 5\n" + "".join(leaves), 0o444)
 
     def session(self, user: str, uid: int) -> Session:
         """What somebody who logged in as ``user`` works with."""
@@ -107,7 +119,7 @@ class Host:
     def find(self, command: str) -> str | None:
         """The program's path, from PATH unless ``command`` has a slash."""
         places = [command] if "/" in command else [f"{folder}/{command}" for folder in SEARCH]
-        return next((place for place in places if self.files.exists(place)), None)
+        return next((p for p in places if self.files.exists(p) and not circumstances.missing(self, p)), None)
 
     def entry(self, place: str) -> list[str] | None:
         """The words of a runnable file's first line (``k3s v1.36.4+k3s1``); None for anything else."""
@@ -177,6 +189,8 @@ class Session:
         words = self.host.entry(place)
         if not self.files.stat(place).st_mode & 0o111:
             return Result(126, b"", f"sh: 1: {argv[0]}: Permission denied\n".encode())
+        if circumstances.foreign(self.host, words):
+            return Result(126, b"", f"sh: 1: {argv[0]}: Exec format error\n".encode())
         program = self.host.programs.get(words[0]) if words else None
         if program is None:
             return Result(126, b"", f"sh: 1: {argv[0]}: Exec format error\n".encode())

@@ -9,10 +9,12 @@ import os
 import stat
 from collections.abc import Callable
 
-from funoffshore.lab.hosts import blocks, cloudinit, python3, shell, systemctl
+from funoffshore.lab.hosts import blocks, circumstances, cloudinit, kernel, python3, shell, systemctl
 from funoffshore.lab.hosts.api import Machine, Program, Result
 from funoffshore.lab.hosts.files import Attributes
 from funoffshore.lab.hosts.machine import Session
+
+PASSWORDS = "/etc/lab-passwords"
 
 
 def session_of(machine: Machine) -> Session:
@@ -25,7 +27,7 @@ def words_of(argv: list[str]) -> list[str]:
 
 
 def quiet(machine: Machine, argv: list[str], stdin: bytes) -> Result:
-    """Programs whose effect nobody here can see: modprobe, sysctl --system, swapoff, apt-get update."""
+    """Programs whose effect nobody here can see: modprobe, swapoff, apt-get update."""
     return Result(0)
 
 
@@ -236,6 +238,23 @@ def granted(session: Session) -> bool:
     return any(line.split()[:1] == [session.user] and "NOPASSWD:" in line for line in lines)
 
 
+def passwords(session: Session) -> dict[str, str]:
+    """What users type for sudo; ``user:password`` a line stands for the host's shadow file here."""
+    return dict(line.split(":", 1) for line in session.files.read(PASSWORDS).splitlines() if ":" in line)
+
+
+def chpasswd(machine: Machine, argv: list[str], stdin: bytes) -> Result:
+    """Program ``chpasswd``: ``user:password`` a line on stdin, for root."""
+    session = session_of(machine)
+    if session.uid != 0:
+        return Result(1, b"", b"chpasswd: Permission denied.\n")
+    known = passwords(session)
+    pairs = (line.partition(":") for line in stdin.decode("utf-8", "replace").splitlines())
+    known.update({user: word for user, colon, word in pairs if colon})
+    session.files.write(PASSWORDS, "".join(f"{user}:{word}\n" for user, word in known.items()), 0o600)
+    return Result(0)
+
+
 def install(machine: Machine, argv: list[str], stdin: bytes) -> Result:
     """``install [-d] [-m MODE] SOURCE TARGET``."""
     session, mode, words, rest = session_of(machine), 0o755, list[str](), iter(argv[1:])
@@ -247,6 +266,10 @@ def install(machine: Machine, argv: list[str], stdin: bytes) -> Result:
             words.append(word)
     if not words or not session.files.may(session.uid, words[-1], 2):
         return Result(1, b"", b"install: Permission denied\n")
+    try:
+        circumstances.check_write(session.host, words[-1])
+    except OSError as why:
+        return Result(1, b"", f"install: cannot create '{words[-1]}': {why.strerror}\n".encode())
     if "-d" in argv:
         for word in words:
             session.files.make_folders(word, mode)
@@ -298,7 +321,7 @@ def mkdir(machine: Machine, argv: list[str], stdin: bytes) -> Result:
 
 
 def date(machine: Machine, argv: list[str], stdin: bytes) -> Result:
-    return Result(0, f"{machine.kit.clock.now():.0f}\n".encode())
+    return Result(0, f"{circumstances.now(systemctl.host_of(machine)):.0f}\n".encode())
 
 
 def sleep(machine: Machine, argv: list[str], stdin: bytes) -> Result:
@@ -343,10 +366,10 @@ def timedatectl(machine: Machine, argv: list[str], stdin: bytes) -> Result:
 PROGRAMS: dict[str, Program] = {
     "true": quiet, "false": false, "echo": echo, "cat": cat, "sha256sum": sha256sum, "base64": encode, "head": ends,
     "tail": ends, "grep": grep, "ls": ls, "stat": look, "test": test, "[": test, "uname": uname, "hostname": hostname,
-    "id": identify, "whoami": identify, "sh": sh, "bash": sh, "sudo": sudo, "install": install, "tee": tee, "rm": rm,
-    "mkdir": mkdir, "date": date, "sleep": sleep, "cloud-init": cloud_init, "systemctl": systemctl.systemctl,
-    "journalctl": systemctl.journalctl, "python3": python3.python3, "modprobe": quiet, "sysctl": quiet,
-    "swapoff": quiet, "apt-get": apt_get, "timedatectl": timedatectl, "udevadm": quiet, "sync": quiet,
-    **blocks.PROGRAMS,
+    "id": identify, "whoami": identify, "sh": sh, "bash": sh, "sudo": sudo, "chpasswd": chpasswd, "install": install,
+    "tee": tee, "rm": rm, "mkdir": mkdir, "date": date, "sleep": sleep, "cloud-init": cloud_init,
+    "systemctl": systemctl.systemctl, "journalctl": systemctl.journalctl, "python3": python3.python3,
+    "modprobe": quiet, "sysctl": kernel.sysctl, "swapoff": quiet, "apt-get": apt_get, "timedatectl": timedatectl,
+    "udevadm": quiet, "sync": quiet, **blocks.PROGRAMS,
 }  # fmt: skip
 """What the image holds in /usr/bin, by name. Parts of the lab add theirs through ``Hosts.register_program``."""

@@ -7,15 +7,19 @@ are the real ones; others do not exist there. It keeps honest programs in their 
 from __future__ import annotations
 
 import builtins
+import contextlib
+import fcntl
 import functools
 import importlib
 import io
 import os
 import sys
+import threading
 import types
+from http.client import HTTPException
 from typing import Any
 
-from funoffshore.lab.hosts import rooted
+from funoffshore.lab.hosts import neighbours, rooted
 from funoffshore.lab.hosts.api import Machine, Result
 from funoffshore.lab.hosts.machine import Session
 from funoffshore.lab.hosts.skeleton import KERNEL
@@ -26,6 +30,10 @@ PURE = frozenset({
     "ipaddress", "itertools", "json", "math", "operator", "random", "re", "secrets", "shlex", "stat", "string",
     "struct", "textwrap", "traceback", "types", "typing", "urllib.error", "urllib.parse", "uuid", "zlib",
 })  # fmt: skip
+
+
+LONG = 8192
+"""Bytes."""
 
 
 class Finished(Exception):
@@ -39,6 +47,17 @@ class Finished(Exception):
 @functools.lru_cache(maxsize=128)
 def compiled(text: bytes) -> types.CodeType:
     return compile(text, "<stdin>", "exec", dont_inherit=True)
+
+
+def parts(text: bytes) -> list[types.CodeType]:
+    """The program as code. Of a long one all but its last line is kept for the next time: fo sends the same text to
+    every host, with another request behind it."""
+    head, _, last = text.rstrip(b"\n").rpartition(b"\n")
+    if len(head) > LONG:
+        with contextlib.suppress(SyntaxError):  # a last line that does not stand alone
+            future = head[: head.find(b"\n") + 1] if head.startswith(b"from __future__") else b""
+            return [compiled(head), compile(future + last, "<stdin>", "exec", dont_inherit=True)]
+    return [compile(text, "<stdin>", "exec", dont_inherit=True)]
 
 
 def python3(machine: Machine, argv: list[str], stdin: bytes) -> Result:
@@ -65,7 +84,9 @@ def run(session: Session, text: bytes, argv: list[str], stdin: bytes) -> Result:
     modules = Modules(session, argv, stdin)
     code = 0
     try:
-        exec(compiled(text), modules.namespace())  # noqa: S102  # running programs is what a host does
+        namespace = modules.namespace()
+        for part in parts(text):
+            exec(part, namespace)  # noqa: S102  # running programs is what a host does
     except Finished as why:
         code = why.code
     except SyntaxError as why:
@@ -108,16 +129,26 @@ class Modules:
             "subprocess": rooted.subprocess_of(session),
             "time": rooted.time_of(session),
             "shutil": rooted.shutil_of(session),
+            "socket": neighbours.socket_of(session),
+            "fcntl": types.SimpleNamespace(flock=fcntl.flock, LOCK_EX=fcntl.LOCK_EX, LOCK_UN=fcntl.LOCK_UN),
+            "threading": types.SimpleNamespace(Thread=threading.Thread, Lock=threading.Lock, Event=threading.Event),
+            # A program here is a thread of the lab: no signal reaches it.
+            "signal": types.SimpleNamespace(signal=lambda *_: None, SIGHUP=1, SIGKILL=9, SIG_IGN=1),
             "urllib": types.SimpleNamespace(
                 request=rooted.urllib_request_of(session),
                 error=importlib.import_module("urllib.error"),
                 parse=importlib.import_module("urllib.parse"),
             ),
             "platform": types.SimpleNamespace(
-                node=lambda: session.name, machine=lambda: "x86_64", system=lambda: "Linux", release=lambda: KERNEL
+                node=lambda: session.name,
+                machine=lambda: rooted.hardware_name(session),
+                system=lambda: "Linux",
+                release=lambda: KERNEL,
             ),
         }
         self._modules["urllib.request"] = self._modules["urllib"].request
+        self._modules["http"] = types.SimpleNamespace(client=types.SimpleNamespace(HTTPException=HTTPException))
+        self._modules["http.client"] = self._modules["http"].client
 
     def _sys(self, argv: list[str], stdin: bytes) -> Any:
         def leave(code: object = 0) -> None:

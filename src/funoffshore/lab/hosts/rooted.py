@@ -16,13 +16,14 @@ import urllib.request
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from funoffshore.lab.hosts import circumstances
 from funoffshore.lab.hosts.blocks import room
 from funoffshore.lab.hosts.files import Attributes, named
 from funoffshore.lab.hosts.machine import Session
 from funoffshore.lab.hosts.skeleton import KERNEL
 
-DIGESTS = "/var/lib/funoffshore"
-"""Digests that a look at the host remembers; keeping them is no change to the host."""
+NOTES = ("/var/lib/funoffshore", "/run/funoffshore")
+"""Where fo's helper keeps digests and answers; that is no change to the host."""
 PURE = (
     "O_RDONLY", "O_WRONLY", "O_RDWR", "O_CREAT", "O_EXCL", "O_TRUNC", "O_APPEND", "O_NOFOLLOW", "O_CLOEXEC",
     "O_DIRECTORY", "F_OK", "R_OK", "W_OK", "X_OK", "SEEK_SET", "SEEK_END", "close", "read", "write", "fspath", "sep",
@@ -32,7 +33,12 @@ PURE = (
 
 def uname(session: Session) -> os.uname_result:
     """What the host's kernel says."""
-    return os.uname_result(("Linux", session.name, KERNEL, "#1 SMP Debian 6.1", "x86_64"))
+    return os.uname_result(("Linux", session.name, KERNEL, "#1 SMP Debian 6.1", hardware_name(session)))
+
+
+def hardware_name(session: Session) -> str:
+    """``x86_64`` or ``aarch64``."""
+    return circumstances.MACHINES[circumstances.architecture(session.host)]
 
 
 class Opener:
@@ -50,6 +56,8 @@ class Opener:
             return open(os.devnull, mode, *rest, **options)
         writing = any(sign in mode for sign in "wxa+")
         self.check(path, 2 if writing else 4)
+        if writing:
+            circumstances.check_write(self._session.host, path)
         real = self._session.path(path)
         if os.path.isdir(real):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -60,13 +68,15 @@ class Opener:
         return stream
 
     def check(self, path: str, want: int) -> None:
-        """Raises PermissionError."""
+        """Raises OSError where the user may not, or the disk cannot be written."""
+        if want == 2 and circumstances.is_read_only(self._session.host, path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
         if not self._session.files.may(self._session.uid, path, want):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     def changed(self, verb: str, path: str) -> None:
         """A temporary file beside its target is no change yet."""
-        if not path.startswith(DIGESTS) and not os.path.basename(path).startswith("."):
+        if not path.startswith(NOTES) and not os.path.basename(path).startswith("."):
             self._session.changed(f"{verb} {path}")
 
 
@@ -97,6 +107,8 @@ class HostOs(types.ModuleType):
     def open(self, path: str, flags: int, mode: int = 0o777) -> int:
         writing = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         self._opener.check(path, 2 if writing else 4)
+        if writing:
+            circumstances.check_write(self._session.host, path)
         with named(path):
             handle = os.open(self._files.path(path, follow=not flags & os.O_EXCL), flags, 0o600)
         if flags & os.O_CREAT:
@@ -127,6 +139,7 @@ class HostOs(types.ModuleType):
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         self._opener.check(path, 2)
+        circumstances.check_write(self._session.host, path)
         with named(path):
             real = self._files.path(path)
             os.mkdir(real)
@@ -146,6 +159,7 @@ class HostOs(types.ModuleType):
     remove = unlink
 
     def rmdir(self, path: str) -> None:
+        self._opener.check(os.path.dirname(path) or "/", 2)
         with named(path):
             os.rmdir(self._files.path(path, follow=False))
         self._opener.changed("remove", path)
@@ -179,7 +193,9 @@ class HostOs(types.ModuleType):
         block = 4096
         size, used = room(self._session.host, path)
         blocks = size // block
-        free = max(blocks - used // block, 0)
+        # Where the lab's own disk, or what a test has mounted there, has less, that is what counts.
+        real = os.statvfs(self._files.path(path))
+        free = min(max(blocks - used // block, 0), real.f_bavail * real.f_frsize // block)
         return types.SimpleNamespace(
             f_bsize=block, f_frsize=block, f_blocks=blocks, f_bfree=free, f_bavail=free,
             f_files=blocks // 4, f_ffree=blocks // 4 - 40000, f_favail=blocks // 4 - 40000,
@@ -254,6 +270,8 @@ def subprocess_of(session: Session) -> Any:
         result = session.run(words, data) if timeout is None else session.run_within(words, data, timeout)
         if result is None:
             raise subprocess.TimeoutExpired(words, timeout or 0)
+        if result.code == 126 and b"Exec format error" in result.err:
+            raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC), words[0])
         if result.code == 126:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), words[0])
         text = options.get("text") or options.get("universal_newlines")
@@ -274,9 +292,13 @@ def subprocess_of(session: Session) -> Any:
 def time_of(session: Session) -> Any:
     """``time`` on the lab's clock."""
     clock = session.kit.clock
+
+    def now() -> float:
+        return circumstances.now(session.host)
+
     return types.SimpleNamespace(
-        time=clock.now, monotonic=clock.monotonic, perf_counter=clock.monotonic, sleep=clock.sleep,
-        strftime=time.strftime, gmtime=time.gmtime, localtime=time.localtime, time_ns=lambda: int(clock.now() * 1e9),
+        time=now, monotonic=clock.monotonic, perf_counter=clock.monotonic, sleep=clock.sleep,
+        strftime=time.strftime, gmtime=time.gmtime, localtime=time.localtime, time_ns=lambda: int(now() * 1e9),
     )  # fmt: skip
 
 
@@ -306,6 +328,10 @@ def urllib_request_of(session: Session) -> Any:
         if urlsplit(request.full_url).scheme not in ("http", "https"):
             raise urllib.error.URLError(f"unknown url type: {request.type}")
         session.kit.clock.sleep(session.kit.latencies.host_download)
+        try:
+            circumstances.resolve(session.host, urlsplit(request.full_url).hostname or "")
+        except OSError as why:
+            raise urllib.error.URLError(why) from None
         host = urlsplit(request.full_url)
         moved = detour(session, f"{host.hostname}:{host.port or (443 if host.scheme == 'https' else 80)}")
         if moved:

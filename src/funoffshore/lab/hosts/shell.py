@@ -9,12 +9,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from funoffshore.lab.hosts import circumstances
 from funoffshore.lab.hosts.api import Result
 from funoffshore.lab.hosts.machine import Session
 
 OPERATORS = ("&&", "||", ";", "|", "\n")
 REDIRECTIONS = ("2>&1", "2>>", "2>", "&>", ">>", ">", "<")
-HUNGRY = ("cat", "grep", "head", "tail", "tee", "sha256sum", "wc", "sh", "bash", "python3", "base64")
+HUNGRY = ("cat", "grep", "head", "tail", "tee", "sha256sum", "wc", "sh", "bash", "python3", "base64", "chpasswd")
 """Programs that read stdin when no file is named."""
 
 
@@ -236,6 +237,10 @@ def save(session: Session, target: str, data: bytes, *, append: bool) -> bytes:
         return f"sh: 1: cannot create {target}: Directory nonexistent\n".encode()
     if not session.files.may(session.uid, target, 2):
         return f"sh: 1: cannot create {target}: Permission denied\n".encode()
+    try:
+        circumstances.check_write(session.host, target)
+    except OSError as why:
+        return f"sh: 1: cannot create {target}: {why.strerror}\n".encode()
     with session.path(target).open("ab" if append else "wb") as stream:
         stream.write(data)
     session.changed(f"write {target}")

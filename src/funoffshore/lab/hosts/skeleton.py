@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from funoffshore.lab.guests import Hardware
+from funoffshore.lab.hosts import kernel
 from funoffshore.lab.hosts.files import Files
 
 FOLDERS = (
@@ -84,6 +85,8 @@ def start_kernel(files: Files, hardware: Hardware) -> None:
     files.remove_tree("/run")
     files.make_folders("/run/systemd/timesync")
     files.write("/run/systemd/timesync/synchronized", "")
+    if not files.read("/etc/machine-id").strip():
+        files.write("/etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
     total = hardware.memory_mib * 1024
     files.write(
         "/proc/meminfo",
@@ -97,6 +100,7 @@ def start_kernel(files: Files, hardware: Hardware) -> None:
     files.write("/proc/swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n", 0o444)
     files.write("/proc/modules", "virtio_net 81920 0 - Live\n", 0o444)
     files.write("/proc/cmdline", f"BOOT_IMAGE=/boot/vmlinuz-{KERNEL} root=/dev/sda1 ro\n", 0o444)
+    kernel.boot(files)
     files.write("/sys/class/dmi/id/product_uuid", f"{hardware.uuid}\n", 0o400)
     files.write("/sys/class/dmi/id/sys_vendor", "QEMU\n", 0o444)
     files.write("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n", 0o444)

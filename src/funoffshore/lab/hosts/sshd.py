@@ -22,7 +22,7 @@ from paramiko.common import (
     OPEN_SUCCEEDED,
 )
 
-from funoffshore.lab.hosts import shell
+from funoffshore.lab.hosts import neighbours, shell, sudo
 from funoffshore.lab.hosts.api import Machine, Result
 from funoffshore.lab.hosts.machine import Host, Session
 from funoffshore.lab.hosts.systemctl import host_of
@@ -197,6 +197,12 @@ class _Transport(paramiko.Transport):
         MSG_CHANNEL_REQUEST: _answer_then_begin,
     }
 
+    def _queue_incoming_channel(self, channel: paramiko.Channel) -> None:
+        """paramiko's own hook for a channel that is open now. Its queue is what keeps channels alive."""
+        super()._queue_incoming_channel(channel)  # type: ignore[misc] # not in the stubs
+        if isinstance(self.server_object, Login):
+            self.server_object.opened(channel)
+
 
 class Login(paramiko.ServerInterface):
     """One connection: who may log in, and what a session may do."""
@@ -206,6 +212,7 @@ class Login(paramiko.ServerInterface):
         self._transport = transport
         self._user = ""
         self._asked: dict[int, threading.Thread] = {}
+        self._forwards: dict[int, socket.socket] = {}
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -231,8 +238,31 @@ class Login(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         text = command.decode("utf-8", "replace")
-        self._begin(channel, lambda session: shell.run(session, text, lambda: read_all(channel)))
+
+        def work(session: Session) -> Result:
+            talked = sudo.talk(session, text, _Terminal(channel))
+            return talked or shell.run(session, text, lambda: read_all(channel))
+
+        self._begin(channel, work)
         return True
+
+    def check_channel_direct_tcpip_request(self, chanid: int, origin: object, destination: tuple[str, int]) -> int:
+        """Any host is a jump host to whatever it reaches, unless its sshd_config says ``AllowTcpForwarding no``."""
+        if not forwards(self._host):
+            return OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        try:
+            target = neighbours.connect(Session(self._host, "root", 0, outside=False), *destination)
+        except OSError:
+            return OPEN_FAILED_CONNECT_FAILED
+        target.settimeout(None)
+        self._forwards[chanid] = target
+        return OPEN_SUCCEEDED
+
+    def opened(self, channel: paramiko.Channel) -> None:
+        """Begins to pass on what comes, on a channel that was opened for that."""
+        if target := self._forwards.pop(channel.get_id(), None):
+            for pair in ((channel, target), (target, channel)):
+                threading.Thread(target=pump, args=pair, name="lab-ssh-forward", daemon=True).start()
 
     def check_channel_shell_request(self, channel: paramiko.Channel) -> bool:
         """A login without a command runs the lines it is sent, once they have all come."""
@@ -264,6 +294,45 @@ class Login(paramiko.ServerInterface):
             channel.sendall_stderr(result.err)
             channel.send_exit_status(result.code)
             channel.close()
+
+
+class _Terminal:
+    """A channel as ``sudo`` talks over it."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def say(self, out: bytes, err: bytes = b"") -> None:
+        with contextlib.suppress(OSError):
+            self._channel.sendall(out)
+            self._channel.sendall_stderr(err)
+
+    def line(self) -> bytes:
+        data = bytearray()
+        with contextlib.suppress(OSError):
+            while not data.endswith(b"\n") and (piece := self._channel.recv(1)):
+                data += piece
+        return bytes(data)
+
+    def rest(self) -> bytes:
+        return read_all(self._channel)
+
+
+def forwards(host: Host) -> bool:
+    """sshd_config(5): AllowTcpForwarding, which is yes by default."""
+    files = [*sorted(host.path("/etc/ssh/sshd_config.d").glob("*.conf")), host.path("/etc/ssh/sshd_config")]
+    words = [line.lower().split() for file in files if file.is_file() for line in file.read_text().splitlines()]
+    return next((word[1] for word in words if word[:1] == ["allowtcpforwarding"] and len(word) > 1), "yes") != "no"
+
+
+def pump(source: socket.socket | paramiko.Channel, target: socket.socket | paramiko.Channel) -> None:
+    """Passes bytes on until either side has ended."""
+    with contextlib.suppress(OSError, EOFError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(EOFError, OSError):  # its connection may be gone already
+            end.close()
 
 
 def read_all(channel: paramiko.Channel) -> bytes:

@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from funoffshore.lab.hosts import circumstances
 from funoffshore.lab.hosts.api import Result, Service
 from funoffshore.lab.hosts.machine import Host
 
@@ -189,13 +190,15 @@ class Units:
         argv = shlex.split(file.one("ExecStart").lstrip("-@+!:"))
         place = self._host.find(argv[0]) if argv else None
         words = self._host.entry(place) if place else None
-        runnable = bool(words and place) and bool(self._host.files.stat(str(place)).st_mode & 0o111)
+        foreign = circumstances.foreign(self._host, words)
+        runnable = bool(words and place) and bool(self._host.files.stat(str(place)).st_mode & 0o111) and not foreign
         service = self._host.services.get(words[0]) if words and runnable else None
         kind = file.one("Type", "simple")
         if service is None and kind == "oneshot" and runnable:
             return self._ended(unit, file, life, self._each(unit, file))
         if service is None:
             why = "No such file or directory" if not argv or words is None else "Permission denied"
+            why = "Exec format error" if foreign else why
             program = argv[0] if argv else "nothing"
             self._host.journal(unit.name, f"{unit.name}: Failed at step EXEC spawning {program}: {why}")
             return self._ended(unit, file, life, EXEC_FAILED)

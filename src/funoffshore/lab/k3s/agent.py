@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from funoffshore.lab.hosts import circumstances
 from funoffshore.lab.hosts.api import Machine
-from funoffshore.lab.k3s import files, join, log, nodes
+from funoffshore.lab.k3s import certificates, files, join, log, nodes, troubles
 from funoffshore.lab.k3s.plane import Plane
 from funoffshore.lab.k3s.process import Process
 
 _BALANCER = "127.0.0.1:6444"
+_STRANGER = "tls: failed to verify certificate: x509: certificate signed by unknown authority"
 
 
 def rejected(host: str) -> str:
@@ -20,7 +22,7 @@ def rejected(host: str) -> str:
     )
 
 
-def kubelet_of(process: Process, etcd_name: str = "") -> nodes.Kubelet:
+def kubelet_of(process: Process, plane: Plane, etcd_name: str = "") -> nodes.Kubelet:
     """What the process's Node tells."""
     machine = process.machine
     hardware = getattr(machine, "hardware", None)
@@ -34,13 +36,30 @@ def kubelet_of(process: Process, etcd_name: str = "") -> nodes.Kubelet:
         memory_mib=int(getattr(hardware, "memory_mib", 4096)),
         disk_gib=float(getattr(hardware, "disk_gib", 20)),
         etcd_name=etcd_name,
-        boot_id=_boot_id(machine),
+        boot_id=_line(machine, "/proc/sys/kernel/random/boot_id"),
+        machine_id=_line(machine, "/etc/machine-id"),
+        others=tuple(process.addresses[1:]),
+        architecture=circumstances.architecture(machine),
+        cidrs=plane.settings["cluster-cidr"],
     )
 
 
-def _boot_id(machine: Machine) -> str:
-    """As the kernel tells it: another one at every boot."""
-    file = machine.path("/proc/sys/kernel/random/boot_id")
+def prepare(process: Process) -> None:
+    """What an agent, also a server's own, needs before its kubelet runs. Raises Shutdown, or waits for ever."""
+    while True:
+        try:
+            document = troubles.registries(process.machine)
+            break
+        except ValueError as why:
+            process.say("info", f"Waiting to retrieve agent configuration; server is not ready: {why}")
+            process.pause(5)
+    troubles.write_hosts(process.machine, document)
+    troubles.kubelet(process)
+
+
+def _line(machine: Machine, path: str) -> str:
+    """Of a file that a boot made; empty without one."""
+    file = machine.path(path)
     return file.read_text().strip() if file.exists() else ""
 
 
@@ -61,9 +80,16 @@ class Agent(Process):
             self.say("info", f"Starting k3s agent {self.version}")
         if self.kit.faults.hits("node-no-join", node=self.machine.name):
             self._never(url)
+        while self.kit.faults.hits("join-hang", node=self.machine.name):
+            self.pause(1)
+        if not self.resumed:
+            troubles.disk(self)
         files.unpack(self.machine, self.version)
         self.plane = self._get_in(url, token)
-        files.write_agent(self.machine, self.plane, self.node, [url, *self.plane.addresses()])
+        files.write_agent(self.machine, self.plane, [url, *self.plane.addresses()])
+        certificates.ensure(self.machine, self.plane, certificates.of_agent(self.node))
+        if not self.resumed:
+            prepare(self)
         self.start_up(self.kit.latencies.k3s_agent * 0.7)
         self._register(ready=False)
         self.start_up(self.kit.latencies.k3s_agent * 0.3)
@@ -79,9 +105,35 @@ class Agent(Process):
         """The balancer remembers where API servers answer, as that changes."""
         while True:
             self.pause(5)
+            self._follow(url)
+            certificates.age(self.machine, self.plane, self.node)
             servers = self.plane.addresses()
             if servers and servers != files.known_servers(self.machine):
                 files.write_balancer(self.machine, url, servers)
+
+    def _follow(self, url: str) -> None:
+        """After a restore its servers are another cluster with the same authorities: the kubelet goes on there.
+
+        It never registers twice: a Node that the snapshot does not have comes back with a restart only.
+        """
+        if self.plane.servers:
+            return
+        for address in [url, *(f"https://{a}" for a in files.known_servers(self.machine))]:
+            server = None if self.is_blocked(address) else self.dial(address)
+            if server is None or server.stage != "ready" or server.plane is self.plane:
+                continue
+            if server.plane.ca != self.plane.ca:
+                self.say("error", f"Failed to validate connection to cluster at {address}: {_STRANGER}")
+                continue
+            if server.plane.kube.get(nodes.NODE, "", self.node) is None:
+                text = f'"Error updating node status, will retry" err="nodes \\"{self.node}\\" not found"'
+                line = troubles.klog(self.kit.clock.now(), "kubelet_node_status.go:548", text)
+                self.machine.journal(self.unit, line)
+                continue
+            self.plane.kubelets.discard(self.node)
+            self.plane = server.plane
+            self._register(ready=True)
+            return
 
     def _never(self, url: str) -> None:
         while True:
@@ -138,7 +190,7 @@ class Agent(Process):
         with plane.lock:
             if self.stopped.is_set():
                 raise log.Stopped
-            kubelet = kubelet_of(self)
+            kubelet = kubelet_of(self, plane)
             nodes.register(plane.kube, kubelet)
             now = self.kit.clock.now()
             nodes.report(plane.kube, kubelet, now, ready=ready or self.resumed, voter=None)

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import secrets
+import threading
 from pathlib import Path
 
 import yaml
@@ -32,7 +33,8 @@ def write(machine: Machine, path: str, content: str | bytes, mode: int) -> None:
     """Replaces the file; its mode is right from its first byte on."""
     real = machine.path(path)
     data = content.encode() if isinstance(content, str) else content
-    fresh = real.with_name(real.name + ".tmp")
+    # A process that is being stopped may still write what the next one writes already.
+    fresh = real.with_name(f".{real.name}.{threading.get_ident()}.tmp")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
@@ -86,8 +88,8 @@ def write_database(machine: Machine, plane: Plane, node: str, address: str) -> N
     write(machine, f"{SERVER}/db/etcd/config", yaml.safe_dump(config), 0o600)
 
 
-def write_server(machine: Machine, plane: Plane, encryption: bool) -> None:
-    """Everything below ``server/`` but the datastore, and the administrator's kubeconfig."""
+def write_authorities(machine: Machine, plane: Plane) -> None:
+    """The folders below ``server/``, and the cluster's authorities in them."""
     for path, mode in (("", 0o700), ("/cred", 0o700), ("/tls", 0o700), ("/tls/etcd", 0o755), ("/manifests", 0o700)):
         folder(machine, SERVER + path, mode)
     folder(machine, SERVER + "/etc")
@@ -97,26 +99,28 @@ def write_server(machine: Machine, plane: Plane, encryption: bool) -> None:
         write(machine, f"{SERVER}/tls/{name}.crt", pair.certificate, 0o644)
         write(machine, f"{SERVER}/tls/{name}.key", pair.key, 0o600)
     write_tokens(machine, plane)
-    write(machine, f"{SERVER}/cred/passwd", plane.passwords(), 0o600)
+
+
+def write_server(machine: Machine, plane: Plane, encryption: bool, admin: pki.Pair) -> None:
+    """Everything else below ``server/`` but the datastore, and the administrator's kubeconfig."""
     if encryption:
         keep = machine.path(f"{SERVER}/cred/encryption-config.json")
         if not keep.exists():
-            key = base64.b64encode(secrets.token_bytes(32)).decode()
-            provider = {"aescbc": {"keys": [{"name": "aescbckey", "secret": key}]}}
+            provider = {"aescbc": {"keys": [{"name": "aescbckey", "secret": plane.encryption_key}]}}
             document = {
                 "kind": "EncryptionConfiguration",
                 "apiVersion": "apiserver.config.k8s.io/v1",
                 "resources": [{"resources": ["secrets"], "providers": [provider, {"identity": {}}]}],
             }
             write(machine, f"{SERVER}/cred/encryption-config.json", json.dumps(document), 0o600)
-    admin = _leaf(machine, plane, f"{SERVER}/tls/client-admin", "system:admin", "system:masters")
     folder(machine, "/etc/rancher")
     folder(machine, "/etc/rancher/k3s")
     write(machine, KUBECONFIG, kubeconfig(plane, admin), 0o600)
 
 
 def write_tokens(machine: Machine, plane: Plane) -> None:
-    """``token`` and its companions: symlinks, or a file of its own for a separate agent token."""
+    """``cred/passwd``, ``token`` and its companions: symlinks, or a file of its own for a separate agent token."""
+    write(machine, f"{SERVER}/cred/passwd", plane.passwords(), 0o600)
     write(machine, f"{SERVER}/token", tokens.full(plane.ca, "server", plane.password) + "\n", 0o600)
     for name in ("node-token", "agent-token"):
         link = machine.path(f"{SERVER}").joinpath(name)
@@ -127,7 +131,7 @@ def write_tokens(machine: Machine, plane: Plane) -> None:
             link.symlink_to("token")
 
 
-def write_agent(machine: Machine, plane: Plane, node: str, servers: list[str]) -> None:
+def write_agent(machine: Machine, plane: Plane, servers: list[str]) -> None:
     """Everything below ``agent/``."""
     folder(machine, DATA)
     folder(machine, AGENT, 0o700)
@@ -136,7 +140,6 @@ def write_agent(machine: Machine, plane: Plane, node: str, servers: list[str]) -
     folder(machine, f"{AGENT}/pod-manifests", 0o750)
     for name in ("server-ca", "client-ca"):
         write(machine, f"{AGENT}/{name}.crt", plane.authority(name).certificate, 0o600)
-    _leaf(machine, plane, f"{AGENT}/client-kubelet", f"system:node:{node}", "system:nodes", mode=0o600)
     write(machine, f"{AGENT}/kubelet.kubeconfig", "apiVersion: v1\nkind: Config\n", 0o600)
     write(machine, f"{AGENT}/etc/containerd/config.toml", "version = 3\n", 0o644)
     write(machine, f"{AGENT}/etc/kubelet.conf.d/00-k3s-defaults.conf", "kind: KubeletConfiguration\n", 0o600)
@@ -188,16 +191,3 @@ def kubeconfig(plane: Plane, admin: pki.Pair) -> str:
         ],
     }
     return yaml.safe_dump(document, sort_keys=False)
-
-
-def _leaf(
-    machine: Machine, plane: Plane, base: str, common_name: str, organization: str, mode: int = 0o644
-) -> pki.Pair:
-    """A client certificate that is made once and then kept."""
-    certificate, key = machine.path(base + ".crt"), machine.path(base + ".key")
-    if certificate.is_file() and key.is_file():
-        return pki.Pair(certificate.read_bytes(), key.read_bytes())
-    pair = pki.leaf(plane.authority("client-ca"), common_name, uses=["client"], organization=organization)
-    write(machine, base + ".crt", pair.certificate, mode)
-    write(machine, base + ".key", pair.key, 0o600)
-    return pair

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _COMMON_BOOL = """
 debug disable-apiserver-lb rootless docker prefer-bundled-bin selinux protect-kernel-defaults with-node-id
+disable-default-registry-endpoint enable-pprof
 """
 _COMMON_LIST = """
 kubelet-arg kube-proxy-arg node-ip node-external-ip node-label node-taint
@@ -13,13 +14,13 @@ airgap-extra-registry config container-runtime-endpoint data-dir default-runtime
 flannel-iface image-credential-provider-bin-dir image-credential-provider-config image-service-endpoint
 lb-server-port log node-name node-internal-dns node-external-dns nonroot-devices pause-image private-registry
 resolv-conf server snapshotter token token-file v vmodule alsologtostderr vpn-auth vpn-auth-file
-disable-default-registry-endpoint
 """
 _SERVER_BOOL = """
 cluster-init cluster-reset disable-agent disable-apiserver disable-controller-manager disable-etcd
 disable-kube-proxy disable-network-policy disable-helm-controller disable-cloud-controller disable-scheduler
 embedded-registry etcd-disable-snapshots etcd-expose-metrics etcd-s3 etcd-snapshot-compress
 flannel-external-ip flannel-ipv6-masq secrets-encryption supervisor-metrics
+etcd-s3-insecure etcd-s3-skip-ssl-verify kine-tls
 """
 _SERVER_LIST = """
 tls-san disable etcd-arg kube-apiserver-arg kube-controller-manager-arg kube-cloud-controller-manager-arg
@@ -28,10 +29,12 @@ kube-scheduler-arg kube-controller-arg service-cidr cluster-cidr cluster-dns
 _SERVER_TEXT = """
 advertise-address advertise-port agent-token agent-token-file bind-address cluster-domain
 cluster-reset-restore-path datastore-cafile datastore-certfile datastore-endpoint datastore-keyfile
-default-local-storage-path egress-selector-mode enable-pprof etcd-s3-access-key etcd-s3-bucket
+default-local-storage-path egress-selector-mode etcd-s3-access-key etcd-s3-bucket
 etcd-s3-endpoint etcd-s3-folder etcd-s3-region etcd-s3-secret-key etcd-snapshot-dir etcd-snapshot-name
-etcd-snapshot-retention etcd-snapshot-schedule-cron flannel-backend helm-job-image https-listen-port kine-tls
+etcd-snapshot-retention etcd-snapshot-schedule-cron flannel-backend helm-job-image https-listen-port
 secrets-encryption-provider service-node-port-range servicelb-namespace system-default-registry
+etcd-s3-bucket-lookup-type etcd-s3-config-secret etcd-s3-endpoint-ca etcd-s3-proxy etcd-s3-retention
+etcd-s3-session-token etcd-s3-timeout etcd-snapshot-reconcile-interval
 tls-san-security write-kubeconfig write-kubeconfig-mode datastore-max-open-connections write-kubeconfig-group
 """
 
@@ -53,7 +56,9 @@ KINDS["server"] = {
 _SNAPSHOT_TEXT = """
 data-dir node-name debug log etcd-token token etcd-server name dir snapshot-compress snapshot-retention
 etcd-snapshot-dir etcd-snapshot-name etcd-snapshot-compress etcd-snapshot-retention etcd-s3 etcd-s3-access-key
-etcd-s3-bucket etcd-s3-endpoint etcd-s3-folder etcd-s3-region etcd-s3-secret-key output config
+etcd-s3-bucket etcd-s3-bucket-lookup-type etcd-s3-config-secret etcd-s3-endpoint etcd-s3-endpoint-ca etcd-s3-folder
+etcd-s3-insecure etcd-s3-proxy etcd-s3-region etcd-s3-secret-key etcd-s3-session-token etcd-s3-skip-ssl-verify
+etcd-s3-timeout etcd-s3-retention output config
 """
 SNAPSHOT = frozenset(_SNAPSHOT_TEXT.split())
 """What ``k3s etcd-snapshot`` knows."""

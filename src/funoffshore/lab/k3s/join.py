@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from typing import TYPE_CHECKING
 
-from funoffshore.lab.k3s import log, tokens
+from funoffshore.lab.k3s import log, tokens, troubles
 from funoffshore.lab.k3s.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ BARE = (
     "Cluster CA certificate is not trusted by the host CA bundle, but the token does not include a CA hash. "
     "Use the full token from the server's node-token file to enable Cluster CA validation."
 )
+OTHER = "failed to reconcile with local datastore: bootstrap data already found and encrypted with different token"
 _BOOTSTRAP = "Error: preparing server: failed to bootstrap cluster data: "
 _CHECKING = _BOOTSTRAP + "failed to check if bootstrap data has been initialized: failed to validate token: "
 _DEFAULTS = {
@@ -75,21 +76,25 @@ def reach(process: Process, url: str, token_text: str, user: str, seen_as: str =
         token = tokens.parse(token_text)
     except tokens.HashLengthError:
         raise Refusal("invalid token CA hash length") from None
-    server = process.dial(url)
     host = urllib.parse.urlsplit(url).netloc
+    if process.is_blocked(url):
+        raise Refusal(silent(url))
+    server = process.dial(url)
     if server is None or server.stage == "starting":
         tail = f"dial tcp {host}: connect: connection refused"
         if seen_as:
             tail = f"read tcp 127.0.0.1:41234->{seen_as}: read: connection reset by peer"
         raise Refusal(f'failed to get CA certs: Get "https://{seen_as or host}/cacerts": {tail}')
+    late = troubles.clock(process, server.plane, f"https://{seen_as or host}")
+    if late:
+        raise Refusal(late)
     real = tokens.hash_of(server.plane.ca)
     if token.ca_hash and token.ca_hash != real:
         raise Refusal(f"token CA hash does not match the Cluster CA certificate hash: {token.ca_hash} != {real}")
     if not token.ca_hash:
         process.say("warning", BARE)
     name = token.user if tokens.is_bootstrap(token) else user
-    role = server.plane.role_of(name, token.password)
-    return server, role
+    return server, server.role_of(name, token.password)
 
 
 def as_server(server: Server) -> Server:
@@ -104,13 +109,30 @@ def as_server(server: Server) -> Server:
         raise log.Fatal(_BOOTSTRAP + "not authorized")
     if other.stage != "ready" or not other.plane.quorate():
         raise log.Fatal(_BOOTSTRAP + "failed to get bootstrap data: context deadline exceeded")
+    if tokens.password_of(server_token(server)) != other.plane.password:
+        # that server still takes a token which another one has rotated away
+        raise log.Fatal(_BOOTSTRAP + OTHER)
     return other
+
+
+def reconcile(server: Server, token: str) -> None:
+    """What a server that comes back does first: it asks the one it once joined, and only complains of a refusal."""
+    url = server.settings.text("server")
+    if not (url and token) or server.resumed:
+        return
+    try:
+        _, role = reach(server, url, token, "server")
+    except Refusal as refusal:
+        server.say("warning", f"Unable to reconcile with remote datastore: {refusal.why}")
+        return
+    if role != "server":
+        server.say("warning", "Unable to reconcile with remote datastore: not authorized")
 
 
 def _compare(server: Server, other: Server) -> None:
     """Looks at the cluster's settings as a node: with the agent token where there is one. Raises Fatal."""
     secret = server.settings.text("agent-token") or server_token(server)
-    if other.plane.role_of("node", tokens.password_of(secret)) != "node":
+    if other.role_of("node", tokens.password_of(secret)) != "node":
         server.say("warning", "Skipping cluster configuration validation: not authorized")
         return
     mine, theirs = critical(server.settings), other.plane.settings
@@ -130,3 +152,14 @@ def silent(url: str) -> str:
 
 def silent_server(url: str) -> log.Fatal:
     return log.Fatal(_CHECKING + silent(url))
+
+
+def own_token(server: Server) -> str:
+    """What a server that comes back opens its database with: the configured token, else that of its file."""
+    configured = server_token(server)
+    kept = server.machine.path("/var/lib/rancher/k3s/server/token")
+    return configured or (kept.read_text().strip() if kept.is_file() else "")
+
+
+def other_token() -> log.Fatal:
+    return log.Fatal(_BOOTSTRAP + OTHER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import ipaddress
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,13 @@ class Kubelet:
     etcd_name: str = ""
     """Empty on agents and on servers without etcd."""
     boot_id: str = ""
+    """As the kernel tells it: another one at every boot."""
+    machine_id: str = ""
+    others: tuple[str, ...] = ()
+    """Further addresses, of other families."""
+    architecture: str = "amd64"
+    cidrs: str = "10.42.0.0/16"
+    """Ranges for pods, a comma between two families."""
 
 
 def stamp(now: float) -> str:
@@ -43,8 +51,7 @@ def register(kube: Cluster, kubelet: Kubelet) -> None:
     labels, annotations = _labels(kubelet), _annotations(kubelet)
     finalizers = [FINALIZER, ETCD_FINALIZER] if kubelet.etcd_name else [FINALIZER]
     if kube.get(NODE, "", kubelet.name) is None:
-        index = len(kube.list(NODE))
-        cidr = f"10.42.{index}.0/24"
+        cidrs = pod_cidrs(kube, kubelet.cidrs)
         kube.create(
             {
                 "apiVersion": "v1",
@@ -55,7 +62,12 @@ def register(kube: Cluster, kubelet: Kubelet) -> None:
                     "annotations": annotations,
                     "finalizers": finalizers,
                 },
-                "spec": {"podCIDR": cidr, "podCIDRs": [cidr], "providerID": f"k3s://{kubelet.name}"},
+                "spec": {
+                    "podCIDR": cidrs[0],
+                    "podCIDRs": cidrs,
+                    "providerID": f"k3s://{kubelet.name}",
+                    **taints(kubelet.settings),
+                },
             },
             "k3s",
         )
@@ -68,6 +80,27 @@ def register(kube: Cluster, kubelet: Kubelet) -> None:
 
     kube.change_metadata(NODE, "", kubelet.name, change)
     _adopt(kube, kubelet.name)
+
+
+def pod_cidrs(kube: Cluster, ranges: str) -> list[str]:
+    """The first parts of the cluster's ranges that no Node has: /24, or /64 of IPv6."""
+    taken = {cidr for node in kube.list(NODE) for cidr in (node.get("spec") or {}).get("podCIDRs", [])}
+    found = []
+    for text in ranges.split(","):
+        network = ipaddress.ip_network(text.strip(), strict=False)
+        wanted = max(24 if network.version == 4 else 64, network.prefixlen)
+        found.append(next(str(part) for part in network.subnets(new_prefix=wanted) if str(part) not in taken))
+    return found
+
+
+def taints(told: Settings) -> Object:
+    """``spec.taints`` of a Node that registers; later ``node-taint`` counts no more."""
+    found = []
+    for text in told.many("node-taint"):
+        rest, _, effect = text.rpartition(":")
+        key, equals, value = rest.partition("=")
+        found.append({"key": key, "effect": effect, **({"value": value} if equals and value else {})})
+    return {"taints": found} if found else {}
 
 
 def _adopt(kube: Cluster, name: str) -> None:
@@ -180,10 +213,10 @@ def virtual_address(daemonset: Object) -> str:
 
 def _labels(kubelet: Kubelet) -> dict[str, str]:
     labels = {
-        "beta.kubernetes.io/arch": "amd64",
+        "beta.kubernetes.io/arch": kubelet.architecture,
         "beta.kubernetes.io/instance-type": "k3s",
         "beta.kubernetes.io/os": "linux",
-        "kubernetes.io/arch": "amd64",
+        "kubernetes.io/arch": kubelet.architecture,
         "kubernetes.io/hostname": kubelet.name,
         "kubernetes.io/os": "linux",
         "node.kubernetes.io/instance-type": "k3s",
@@ -201,12 +234,12 @@ def _labels(kubelet: Kubelet) -> dict[str, str]:
 def _annotations(kubelet: Kubelet) -> dict[str, str]:
     plain = json.dumps([kubelet.settings.arguments(redacted=False), {}]).encode()
     annotations = {
-        "alpha.kubernetes.io/provided-node-ip": kubelet.address,
+        "alpha.kubernetes.io/provided-node-ip": ",".join((kubelet.address, *kubelet.others)),
         "flannel.alpha.coreos.com/backend-type": "vxlan",
         "flannel.alpha.coreos.com/kube-subnet-manager": "true",
         "flannel.alpha.coreos.com/public-ip": kubelet.address,
         "k3s.io/hostname": kubelet.name,
-        "k3s.io/internal-ip": kubelet.address,
+        "k3s.io/internal-ip": ",".join((kubelet.address, *kubelet.others)),
         "k3s.io/node-args": json.dumps(kubelet.settings.arguments(redacted=True), separators=(",", ":")),
         "k3s.io/node-config-hash": base64.b32encode(hashlib.sha256(plain).digest()).decode(),
         "k3s.io/node-env": "{}",
@@ -225,24 +258,26 @@ def _status(kubelet: Kubelet) -> dict[str, Any]:
         "cpu": str(kubelet.cores),
         "memory": f"{kubelet.memory_mib * 1024}Ki",
         "ephemeral-storage": f"{int(kubelet.disk_gib * 1024 * 1024)}Ki",
-        "pods": "110",
+        "pods": next(
+            (arg.partition("=")[2] for arg in kubelet.settings.many("kubelet-arg") if "max-pods=" in arg), "110"
+        ),
     }
     return {
         "addresses": [
-            {"type": "InternalIP", "address": kubelet.address},
+            *({"type": "InternalIP", "address": address} for address in (kubelet.address, *kubelet.others)),
             {"type": "Hostname", "address": kubelet.name},
         ],
         "capacity": size,
         "allocatable": size,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         "nodeInfo": {
-            "architecture": "amd64",
+            "architecture": kubelet.architecture,
             "bootID": kubelet.boot_id,
             "containerRuntimeVersion": "containerd://2.3.2-k3s1",
-            "kernelVersion": "6.12.48+deb13-amd64",
+            "kernelVersion": f"6.12.48+deb13-{kubelet.architecture}",
             "kubeProxyVersion": kubelet.version,
             "kubeletVersion": kubelet.version,
-            "machineID": kubelet.uuid.replace("-", ""),
+            "machineID": kubelet.machine_id or kubelet.uuid.replace("-", ""),
             "operatingSystem": "linux",
             "osImage": "Debian GNU/Linux 13 (trixie)",
             "systemUUID": kubelet.uuid,

@@ -40,8 +40,32 @@ def authority(name: str, now: float) -> Pair:
     return _sign(builder, key, key)
 
 
-def leaf(ca: Pair, common_name: str, *, uses: Iterable[str], organization: str = "", names: Iterable[str] = ()) -> Pair:
-    """A certificate signed by ``ca``. ``uses``: ``server``, ``client``. ``names`` are DNS names and addresses."""
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says."""
+
+    subject: str
+    """Common name."""
+    issuer: str
+    uses: tuple[str, ...]
+    """``ClientAuth``, ``ServerAuth``; ``CertSign`` of authorities."""
+    begin: datetime.datetime
+    end: datetime.datetime
+
+    @property
+    def left(self) -> datetime.timedelta:
+        """How long it is still good; negative once it has expired."""
+        return self.end - datetime.datetime.now(datetime.UTC)
+
+
+def leaf(
+    ca: Pair, common_name: str, *, uses: Iterable[str], organization: str = "", names: Iterable[str] = (),
+    left: datetime.timedelta | None = None,
+) -> Pair:  # fmt: skip
+    """A certificate signed by ``ca``, for a year, or as if ``left`` of that year were left.
+
+    ``uses``: ``server``, ``client``. ``names`` are DNS names and addresses.
+    """
     issuer = x509.load_pem_x509_certificate(ca.certificate)
     issuer_key = serialization.load_pem_private_key(ca.key, None)
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
@@ -49,7 +73,7 @@ def leaf(ca: Pair, common_name: str, *, uses: Iterable[str], organization: str =
     key = ec.generate_private_key(ec.SECP256R1())
     parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)] if organization else []
     subject = x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    builder = _builder(subject, issuer.subject, key.public_key(), datetime.timedelta(days=365))
+    builder = _builder(subject, issuer.subject, key.public_key(), datetime.timedelta(days=365), left)
     builder = (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
@@ -73,16 +97,23 @@ def names_in(certificate: bytes) -> set[str]:
     return {str(name.value) for name in found.value}
 
 
-def subject_of(certificate: bytes) -> tuple[str, str, datetime.datetime]:
-    """Common name, usages (``ClientAuth,ServerAuth``; ``CertSign`` of authorities) and end of validity."""
+def read(certificate: bytes) -> Certificate:
+    """The certificate in a PEM text, the first one of a chain."""
     parsed = x509.load_pem_x509_certificate(certificate)
-    common = parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     names = {ExtendedKeyUsageOID.CLIENT_AUTH: "ClientAuth", ExtendedKeyUsageOID.SERVER_AUTH: "ServerAuth"}
     try:
         uses = [names[use] for use in parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value]
     except x509.ExtensionNotFound:
         uses = ["CertSign"]
-    return str(common[0].value) if common else "", ",".join(uses), parsed.not_valid_after_utc
+    return Certificate(
+        _common(parsed.subject), _common(parsed.issuer), tuple(uses), parsed.not_valid_before_utc,
+        parsed.not_valid_after_utc,
+    )  # fmt: skip
+
+
+def _common(name: x509.Name) -> str:
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
 
 
 def _name(text: str) -> x509.GeneralName:
@@ -93,9 +124,11 @@ def _name(text: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, lifetime: datetime.timedelta
-) -> x509.CertificateBuilder:
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, lifetime: datetime.timedelta,
+    left: datetime.timedelta | None = None,
+) -> x509.CertificateBuilder:  # fmt: skip
+    now = datetime.datetime.now(datetime.UTC)
+    start = now - datetime.timedelta(hours=1) if left is None else now + left - lifetime
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from funoffshore.lab.base import Kit
-from funoffshore.lab.k3s import nodes, pki
+from funoffshore.lab.k3s import nodes, pki, sealed, troubles
 from funoffshore.lab.kube.api import Object
 from funoffshore.lab.kube.cluster import KubeCluster
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from funoffshore.lab.k3s.server import Server
 
 BUCKET = "k3s-plane"
+SEALED_BUCKET = "k3s-sealed"
+"""Identities of databases that nobody had the token for."""
 PORT = 6443
 GRACE = 40.0
 """Lab seconds without a word from a kubelet until its Node is NotReady."""
@@ -42,6 +46,7 @@ class Plane:
         self._doors = doors
         self._document = document
         self._vip = ""
+        self._vip_image = ""
         self._vip_holder: Server | None = None
         self._closed = False
         self.kube.subscribe(self._hear)
@@ -56,7 +61,9 @@ class Plane:
         for name in pki.AUTHORITIES:
             pair = pki.authority(name, kit.clock.now())
             authorities[name] = {"certificate": pair.certificate.decode(), "key": pair.key.decode()}
-        document = {**facts, "ca": authorities, "members": {}, "sans": []}
+        key = base64.b64encode(secrets.token_bytes(32)).decode()
+        document = {**facts, "ca": authorities, "encryption": key, "members": {}, "sans": [],
+                    "created": kit.clock.now()}  # fmt: skip
         kit.store.put(BUCKET, identity, document)
         return cls(kit, identity, document, doors)
 
@@ -78,6 +85,33 @@ class Plane:
     def agent_password(self) -> str:
         """Equals ``password`` when no agent token was set."""
         return str(self._document["agent_password"] or self.password)
+
+    @property
+    def encryption_key(self) -> str:
+        """Of secrets at rest, base64; every server has the same."""
+        if "encryption" not in self._document:
+            self.remember(encryption=base64.b64encode(secrets.token_bytes(32)).decode())
+        return str(self._document["encryption"])
+
+    @property
+    def created(self) -> float:
+        """When its authorities were made, Unix time."""
+        return float(self._document.get("created", 0))
+
+    @property
+    def superseded(self) -> str:
+        """Identity of the cluster that one of its servers was reset into; empty: that never happened."""
+        return str((self._document.get("superseded") or {}).get("by", ""))
+
+    @property
+    def removed(self) -> bool:
+        """Whether that reset was without a snapshot: the same etcd went on, and has put the others out."""
+        return bool((self._document.get("superseded") or {}).get("removed"))
+
+    def state(self) -> sealed.State:
+        """Everything of the cluster that its datastore holds."""
+        with self.lock, self.kube.core.objects.lock:
+            return sealed.state_of(self.kit.store, self.identity, json.loads(json.dumps(self._document)))
 
     def passwords(self) -> str:
         """``cred/passwd``."""
@@ -111,22 +145,31 @@ class Plane:
             self._save()
             return list(self._document["sans"])
 
+    def run_as(self, version: str) -> None:
+        """A server of ``version`` has come up: that is what ``/version`` says from now on."""
+        self.kube.version = version
+        if self._document["version"] != version:
+            self.remember(version=version)
+
     def set_member(self, node: str, **facts: Any) -> None:
         with self.lock:
             self.members[node] = {**self.members.get(node, {}), **facts}
             self._save()
 
+    def forget_member(self, node: str) -> None:
+        """Takes it out of etcd."""
+        with self.lock:
+            if self.members.pop(node, None) is not None:
+                self._save()
+                self.changed.notify_all()
+
     def _save(self) -> None:
         self.kit.store.put(BUCKET, self.identity, self._document)
 
-    def role_of(self, user: str, password: str) -> str:
-        """``server``, ``node`` or empty (not authorized)."""
-        if user == "server" and secrets.compare_digest(password.encode(), self.password.encode()):
-            return "server"
-        if user == "node" and secrets.compare_digest(password.encode(), self.agent_password.encode()):
-            return "node"
+    def is_bootstrap(self, user: str, password: str) -> bool:
+        """Whether it is a token of ``k3s token create``."""
         kept = self.kube.get("v1/Secret", "kube-system", f"bootstrap-token-{user}") if len(user) == 6 else None
-        return "node" if kept is not None and nodes.bootstrap_secret(kept) == password else ""
+        return kept is not None and nodes.bootstrap_secret(kept) == password
 
     def quorate(self) -> bool:
         """Whether a majority of etcd's voting members is up."""
@@ -206,8 +249,10 @@ class Plane:
         """Looks for kube-vip among the DaemonSets and serves its address."""
         if self._closed:
             return
-        found = [a for d in self.kube.list("apps/v1/DaemonSet") if (a := nodes.virtual_address(d))]
+        sets = [d for d in self.kube.list("apps/v1/DaemonSet") if nodes.virtual_address(d)]
+        found = [nodes.virtual_address(d) for d in sets]
         with self.lock:
+            self._vip_image = str(sets[0]["spec"]["template"]["spec"]["containers"][0]["image"]) if sets else ""
             if self._vip and self._vip not in found:
                 self._drop_vip()
             self._vip = found[0] if found else ""
@@ -219,6 +264,7 @@ class Plane:
             ready = [s for s in self.servers.values() if s.stage == "ready"]
             if self._vip_holder in ready or self._closed:
                 return
+            ready = [s for s in ready if self._runs_vip(s)]
             self._drop_vip()
             if self._vip and ready:
                 try:
@@ -226,6 +272,13 @@ class Plane:
                     self._vip_holder = ready[0]
                 except OSError:  # somebody else has the address, perhaps not for long
                     self.kit.clock.after(1, self.place_vip)
+
+    def _runs_vip(self, server: Server) -> bool:
+        """Whether kube-vip's pod runs there: its image has to be got, once."""
+        if not self._vip or self._vip_image in server.pulled or not troubles.pull(server, self._vip_image):
+            server.pulled.add(self._vip_image)
+            return True
+        return False
 
     def _drop_vip(self) -> None:
         if self._vip_holder is not None:

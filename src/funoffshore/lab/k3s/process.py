@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from funoffshore.lab.hosts import circumstances
 from funoffshore.lab.hosts.api import Machine
 from funoffshore.lab.k3s import executable, log, settings
 
 if TYPE_CHECKING:
-    from funoffshore.lab.k3s.plane import Doors, Plane
+    from funoffshore.lab.k3s.plane import Doors
     from funoffshore.lab.k3s.server import Server
     from funoffshore.lab.k3s.service import Planes
 
@@ -39,6 +40,8 @@ class Process(ABC):
         self.argv = argv
         self.node = machine.name
         self.address = machine.address
+        self.addresses = [machine.address]
+        """All of ``node-ip``: two where the cluster is dual stack."""
         self.stopped = threading.Event()
         self.up = threading.Event()
         """Set once it runs."""
@@ -46,6 +49,8 @@ class Process(ABC):
         """The lab's process was restarted under a process that ran: it goes on without starting up again."""
         self.version = executable.version_of(machine.path(argv[0] if argv[0].startswith("/") else "/usr/local/bin/k3s"))
         self.settings: settings.Settings
+        self.pulled: set[str] = set()
+        """Images that are on its disk."""
         self._ready = ready
         self._ended = ended
 
@@ -100,6 +105,11 @@ class Process(ABC):
         self.stop()
         self._ended(code)
 
+    def is_blocked(self, url: str) -> bool:
+        """Whether packets to ``https://host:port`` get lost on the way."""
+        parts = urllib.parse.urlsplit(url)
+        return circumstances.blocked(self.machine, parts.hostname or "", parts.port or 443)
+
     def dial(self, url: str) -> Server | None:
         """The server behind ``https://host:port``, or None: connection refused."""
         parts = urllib.parse.urlsplit(url)
@@ -109,7 +119,8 @@ class Process(ABC):
         try:
             self.settings = settings.read(self.machine.path, self.argv)
             self.node = self.settings.text("node-name") or self.machine.name
-            self.address = (self.settings.many("node-ip") or [self.machine.address])[0]
+            self.addresses = self.settings.many("node-ip") or [self.machine.address]
+            self.address = self.addresses[0]
             self.live()
         except log.Stopped:
             return
@@ -117,6 +128,8 @@ class Process(ABC):
             self._pause_quietly(0.2)
             self.say("fatal", str(why))
             self.end(1)
+        except log.Died as why:
+            self.end(why.code)
         except log.Shutdown as why:
             self.say("error", f'Shutdown request received: "{why}"')
             self.end(0)
@@ -129,8 +142,3 @@ class Process(ABC):
     def _pause_quietly(self, seconds: float) -> None:
         if self.kit.latencies.k3s_first:
             self.stopped.wait(seconds / self.kit.clock.speed)
-
-
-def membership(plane: Plane, node: str) -> bool | None:
-    """Value of EtcdIsVoter for ``node``; None where there is no etcd."""
-    return bool(plane.members[node]["voter"]) if plane.etcd and node in plane.members else None

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
-from collections.abc import Callable
+import secrets
 from typing import TYPE_CHECKING
 
 from funoffshore.lab.hosts.api import Machine, Result
-from funoffshore.lab.k3s import executable, files, log, nodes, pki, settings, tokens
+from funoffshore.lab.k3s import (
+    certificates,
+    executable,
+    files,
+    log,
+    nodes,
+    reset,
+    settings,
+    snapshotting,
+    tokens,
+    words,
+)  # fmt: skip
 from funoffshore.lab.k3s.plane import Plane
+from funoffshore.lab.k3s.process import Process
+from funoffshore.lab.k3s.server import Server
 from funoffshore.lab.kube.api import ApiError
 
 if TYPE_CHECKING:
@@ -30,69 +42,95 @@ COMMANDS:
    certificate      Manage K3s certificates
    token            Manage tokens
 """
-_SNAPSHOTS = f"{files.SERVER}/db/snapshots"
 
 
-def call(planes: Planes, machine: Machine, argv: list[str]) -> Result:
-    """Runs ``k3s …`` to its end."""
-    words = argv[1:]
-    if words[:1] in (["--version"], ["-v"]):
+def call(planes: Planes, machine: Machine, argv: list[str], process: Process | None = None) -> Result:
+    """Runs ``k3s …`` to its end. ``process`` is the machine's server or agent, if one was ever started."""
+    rest = argv[1:]
+    running = process if process is not None and not process.stopped.is_set() else None
+    if rest[:1] in (["--version"], ["-v"]):
         version = executable.version_of(machine.path("/usr/local/bin/k3s"))
         commit = tokens.hash_of(version.encode())[:8]
         return Result(0, f"k3s version {version} ({commit})\ngo version go1.26.8\n".encode())
-    if not words or words[0] in ("--help", "-h", "help"):
+    if not rest or rest[0] in ("--help", "-h", "help"):
         return Result(0, _USAGE)
-    commands: dict[str, Callable[[Planes, Machine, list[str]], Result]] = {
-        "server": _foreground,
-        "agent": _foreground,
-        "token": _token,
-        "etcd-snapshot": _snapshot,
-        "secrets-encrypt": _encryption,
-        "certificate": _certificates,
-    }
-    command = commands.get(words[0])
-    if command is None:
-        return Result(1, _USAGE, f"No help topic for '{words[0]}'\n".encode())
+    now = machine.kit.clock.now()
     try:
-        return command(planes, machine, words)
+        match rest[0]:
+            case "server" | "agent":
+                return _foreground(planes, machine, rest, running)
+            case "token":
+                return _token(machine, rest, running)
+            case "etcd-snapshot":
+                return snapshotting.run(_server(machine, running), rest)
+            case "secrets-encrypt":
+                return _encryption(machine, rest, running)
+            case "certificate":
+                return _certificates(machine, rest, running)
     except log.Fatal as why:
-        return Result(1, b"", (log.line(machine.kit.clock.now(), "fatal", str(why)) + "\n").encode())
+        return Result(1, b"", (log.line(now, "fatal", str(why)) + "\n").encode())
+    return Result(1, _USAGE, f"No help topic for '{rest[0]}'\n".encode())
 
 
-def _foreground(planes: Planes, machine: Machine, words: list[str]) -> Result:
-    settings.read(machine.path, ["k3s", *words])
-    raise log.Fatal(f"Error: the lab runs k3s {words[0]} only as a unit of systemd")
+def _foreground(planes: Planes, machine: Machine, rest: list[str], running: Process | None) -> Result:
+    told = settings.read(machine.path, ["k3s", *rest])
+    if rest[0] == "server" and reset.wanted(told):
+        return reset.run(planes, machine, told, running=running is not None)
+    raise log.Fatal(f"Error: the lab runs k3s {rest[0]} only as a unit of systemd")
 
 
-def _plane(planes: Planes, machine: Machine) -> Plane:
-    """The cluster of a server whose API answers."""
+def _server(machine: Machine, running: Process | None) -> Server:
+    """The machine's server, whose API answers. Raises Fatal."""
     if not machine.path(f"{files.SERVER}/token").exists():
         raise log.Fatal(f"Error: open {files.SERVER}/token: no such file or directory")
-    plane = planes.get(files.database(machine))
-    servers = list(plane.servers.values()) if plane else []
-    if plane is None or not any(s.machine.vmid == machine.vmid and s.stage == "ready" for s in servers):
+    if not isinstance(running, Server) or running.stage != "ready":
         raise log.Fatal(
             'Error: Get "https://127.0.0.1:6443/version": dial tcp 127.0.0.1:6443: connect: connection refused'
         )
-    return plane
+    return running
 
 
-def _token(planes: Planes, machine: Machine, words: list[str]) -> Result:
-    verb = words[1] if len(words) > 1 else ""
+def _token(machine: Machine, rest: list[str], running: Process | None) -> Result:
+    verb = rest[1] if len(rest) > 1 else ""
     identity, secret = tokens.generate()
     if verb == "generate":
         return Result(0, f"{identity}.{secret}\n".encode())
-    plane = _plane(planes, machine)
+    server = _server(machine, running)
+    plane = server.plane
     if verb == "create":
-        ttl, description = _option(words, "ttl", "24h"), _option(words, "description", "")
+        ttl, description = words.option(rest, "ttl", "24h"), words.option(rest, "description")
         _keep_token(plane, identity, secret, machine.kit.clock.now() + _seconds(ttl), description)
         return Result(0, f"K10{tokens.hash_of(plane.ca)}::{identity}.{secret}\n".encode())
     if verb == "list":
         return Result(0, _token_table(plane, machine.kit.clock.now()))
-    if verb == "delete" and len(words) > 2:
-        plane.kube.delete("v1/Secret", "kube-system", f"bootstrap-token-{words[2][:6]}")
-        return Result(0, f'bootstrap token "{words[2][:6]}" deleted\n'.encode())
-    return Result(1, b"", b"Incorrect Usage: k3s token create|delete|generate|list\n")
+    if verb == "delete" and len(rest) > 2:
+        plane.kube.delete("v1/Secret", "kube-system", f"bootstrap-token-{rest[2][:6]}")
+        return Result(0, f'bootstrap token "{rest[2][:6]}" deleted\n'.encode())
+    if verb == "rotate":
+        return _rotate(machine, server, rest)
+    return Result(1, b"", b"Incorrect Usage: k3s token create|delete|generate|list|rotate\n")
+
+
+def _rotate(machine: Machine, server: Server, rest: list[str]) -> Result:
+    """Asks the server beside it, with the old token. Raises Fatal."""
+    given = words.option(rest, "token", words.option(rest, "t"))
+    old = given or machine.path(f"{files.SERVER}/token").read_text().strip()
+    try:
+        token = tokens.parse(old)
+    except tokens.HashLengthError:
+        raise log.Fatal("Error: invalid token CA hash length") from None
+    real = tokens.hash_of(server.plane.ca)
+    if token.ca_hash and token.ca_hash != real:
+        why = f"token CA hash does not match the Cluster CA certificate hash: {token.ca_hash} != {real}"
+        raise log.Fatal(f"Error: {why}")
+    if server.role_of("server", token.password) != "server":
+        raise log.Fatal("Error: not authorized")
+    server.rotate(words.option(rest, "new-token") or secrets.token_hex(16))
+    warning = (
+        "\033[33mWARNING\033[0m: Recommended to keep a record of the old token. If restoring from a snapshot, you must "
+        "use the token associated with that snapshot.\n"
+    )
+    return Result(0, f"{warning}Token rotated, restart k3s nodes with new token\n".encode())
 
 
 def _keep_token(plane: Plane, identity: str, secret: str, until: float, description: str) -> None:
@@ -132,85 +170,28 @@ def _token_table(plane: Plane, now: float) -> bytes:
             (data["token-id"], ttl, data["expiration"], "authentication,signing", data["description"] or "<none>",
              data["auth-extra-groups"])
         )  # fmt: skip
-    return _table(rows)
+    return words.table(rows)
 
 
-def _snapshot(planes: Planes, machine: Machine, words: list[str]) -> Result:
-    now = machine.kit.clock.now()
-    skipped = settings.foreign(machine.path)
-    warned = "".join(log.line(now, "warning", settings.SKIPPING.format(key)) + "\n" for key in skipped).encode()
-    done = _snapshot_command(planes, machine, words, now)
-    return Result(done.code, done.out, warned + done.err)
-
-
-def _snapshot_command(planes: Planes, machine: Machine, words: list[str], now: float) -> Result:
-    verb = next((w for w in words[1:] if not w.startswith("-")), "save")
-    plane = _plane(planes, machine)
-    node = next(s.node for s in plane.servers.values() if s.machine.vmid == machine.vmid)
-    if verb == "save":
-        name = f"{_option(words, 'name', 'on-demand')}-{node}-{int(now)}"
-        folder = files.folder(machine, _SNAPSHOTS, 0o700)
-        while (folder / name).exists():
-            name += "0"
-        files.write(machine, f"{_SNAPSHOTS}/{name}", f"snapshot of {plane.identity}\n".ljust(4096), 0o600)
-        return Result(0, b"", (log.line(now, "info", f"Snapshot {name} saved.") + "\n").encode())
-    if verb in ("ls", "list"):
-        found = sorted(machine.path(_SNAPSHOTS).glob("*")) if machine.path(_SNAPSHOTS).is_dir() else []
-        facts = [(p.name, p.stat().st_size, nodes.stamp(p.stat().st_mtime)) for p in found]
-        if "json" in (_option(words, "o", ""), _option(words, "output", "")):
-            items = [_snapshot_object(node, *fact) for fact in facts]
-            return Result(0, json.dumps({"kind": "List", "apiVersion": "v1", "items": items}).encode() + b"\n")
-        rows = [(n, f"file://{_SNAPSHOTS}/{n}", str(size), made) for n, size, made in facts]
-        return Result(0, _table([("Name", "Location", "Size", "Created"), *rows]))
-    return Result(1, b"", f"No help topic for '{verb}'\n".encode())
-
-
-def _snapshot_object(node: str, name: str, size: int, made: str) -> dict[str, object]:
-    return {
-        "apiVersion": "k3s.cattle.io/v1",
-        "kind": "ETCDSnapshotFile",
-        "metadata": {"name": f"local-{name}"},
-        "spec": {"snapshotName": name, "nodeName": node, "location": f"file://{_SNAPSHOTS}/{name}"},
-        "status": {"readyToUse": True, "size": str(size), "creationTime": made},
-    }
-
-
-def _encryption(planes: Planes, machine: Machine, words: list[str]) -> Result:
-    _plane(planes, machine)
-    if words[1:2] != ["status"]:
+def _encryption(machine: Machine, rest: list[str], running: Process | None) -> Result:
+    _server(machine, running)
+    if rest[1:2] != ["status"]:
         return Result(1, b"", b"Incorrect Usage: the lab knows only k3s secrets-encrypt status\n")
     if not machine.path(f"{files.SERVER}/cred/encryption-config.json").exists():
         return Result(0, b"Encryption Status: Disabled, no configuration file found\n")
     head = b"Encryption Status: Enabled\nCurrent Rotation Stage: start\nServer Encryption Hashes: All hashes match\n\n"
-    return Result(0, head + _table([("Active", "Key Type", "Name"), (" *", "AES-CBC", "aescbckey")]))
+    return Result(0, head + words.table([("Active", "Key Type", "Name"), (" *", "AES-CBC", "aescbckey")]))
 
 
-def _certificates(planes: Planes, machine: Machine, words: list[str]) -> Result:
-    if words[1:2] != ["check"]:
-        return Result(1, b"", b"Incorrect Usage: the lab knows only k3s certificate check\n")
-    folders = [machine.path(p) for p in (f"{files.SERVER}/tls", f"{files.SERVER}/tls/etcd", files.AGENT)]
-    found = [(p.name, *pki.subject_of(p.read_bytes())) for folder in folders for p in sorted(folder.glob("*.crt"))]
-    if "table" in (_option(words, "o", ""), _option(words, "output", "")):
-        rows: list[tuple[str, ...]] = [("FILENAME", "SUBJECT", "USAGES", "EXPIRES", "RESIDUAL TIME", "STATUS")]
-        for name, subject, uses, end in found:
-            days = (end - datetime.datetime.now(datetime.UTC)).days
-            left = f"{days // 365}y" if days >= 730 else f"{days}d"
-            rows.append((name, subject, uses, end.strftime("%b %d, %Y %H:%M UTC"), left, "OK"))
-        return Result(0, _table(rows))
-    now = machine.kit.clock.now()
-    lines = []
-    for name, subject, uses, end in found:
-        until = end.strftime("%Y-%m-%dT%H:%M:%SZ")
-        lines.append(log.line(now, "info", f"{name}: certificate {subject} ({uses}) is ok, expires at {until}"))
-    return Result(0, b"", "".join(line + "\n" for line in lines).encode())
-
-
-def _option(words: list[str], name: str, default: str) -> str:
-    for index, word in enumerate(words):
-        bare, given, value = word.partition("=")
-        if bare.lstrip("-") == name and word.startswith("-"):
-            return value if given else (words[index + 1] if index + 1 < len(words) else default)
-    return default
+def _certificates(machine: Machine, rest: list[str], running: Process | None) -> Result:
+    if rest[1:2] == ["check"]:
+        plane = getattr(running, "plane", None)
+        if running is not None and isinstance(plane, Plane):
+            certificates.age(machine, plane, running.node)
+        return certificates.check(machine, rest)
+    if rest[1:2] == ["rotate"]:
+        return certificates.rotate(machine, rest)
+    return Result(1, b"", b"Incorrect Usage: the lab knows only k3s certificate check and rotate\n")
 
 
 def _seconds(text: str) -> float:
@@ -219,10 +200,3 @@ def _seconds(text: str) -> float:
         return float(text[:-1]) * units[text[-1:]]
     except (KeyError, ValueError):
         raise log.Fatal(f'Error: invalid value "{text}" for flag -ttl: parse error') from None
-
-
-def _table(rows: list[tuple[str, ...]]) -> bytes:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
-    ).encode()

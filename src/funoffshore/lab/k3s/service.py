@@ -9,7 +9,7 @@ from typing import Any
 
 from funoffshore.lab.base import Kit
 from funoffshore.lab.hosts.api import Machine, Result
-from funoffshore.lab.k3s import program, supervisor
+from funoffshore.lab.k3s import program, sealed, supervisor
 from funoffshore.lab.k3s.agent import Agent
 from funoffshore.lab.k3s.plane import BUCKET, Doors, Plane
 from funoffshore.lab.k3s.process import Process
@@ -18,10 +18,12 @@ from funoffshore.lab.kube.cluster import KubeCluster
 
 
 class Planes:
-    """Every cluster of the lab, by identity. ``hear`` is told of each one when it comes into this process."""
+    """Every cluster of the lab, by identity. ``hear`` is told of each one when it comes into this process, ``forget``
+    of one that leaves it."""
 
-    def __init__(self, kit: Kit, hear: Callable[[KubeCluster], None]) -> None:
+    def __init__(self, kit: Kit, hear: Callable[[KubeCluster], None], forget: Callable[[KubeCluster], None]) -> None:
         self.kit = kit
+        self._forget = forget
         self.doors = Doors(supervisor.answerer)
         self._hear = hear
         self._lock = threading.RLock()
@@ -47,6 +49,34 @@ class Planes:
         self._hear(plane.kube)
         return plane
 
+    def adopt(self, identity: str, state: sealed.State, *, removed: bool) -> Plane:
+        """A cluster made of what another one was, or is: its objects, its authorities, its tokens.
+
+        ``removed``: it is the same etcd, from which the other members have been removed.
+        """
+        store = self.kit.store
+        for key, body in state.objects.items():
+            store.put(f"kube/{identity}", key, body)
+        store.put(f"kube/{identity}/meta", "version", {"n": state.version})
+        store.put(BUCKET, identity, state.document)
+        plane = self.get(identity)
+        if plane is None:
+            raise LookupError(identity)
+        for other in self.all():
+            if other is not plane and other.ca == plane.ca and not other.servers:
+                self._supersede(other, {"by": identity, "removed": removed})
+        return plane
+
+    def _supersede(self, plane: Plane, successor: dict[str, Any]) -> None:
+        """One of its members has gone its own way. With no server left it leaves this process; its data stays."""
+        plane.remember(superseded=successor)
+        with self._lock:
+            if plane.servers:
+                return
+            self._known.pop(plane.identity, None)
+        self._forget(plane.kube)
+        plane.close()
+
     def all(self) -> list[Plane]:
         """Those in this process."""
         with self._lock:
@@ -57,19 +87,25 @@ class K3s:
     """``Service`` and ``Program`` of the lab's hosts, under the name ``k3s``.
 
     ``hear`` is called once for every cluster when it is founded or comes back from disk, on a thread of its own
-    server; what lives in clusters (the lab's Flux) hooks in there.
+    server; what lives in clusters (the lab's Flux) hooks in there. ``forget`` is called for one that a reset or a
+    restore has left behind.
     """
 
-    def __init__(self, kit: Kit, hear: Callable[[KubeCluster], None] = lambda cluster: None) -> None:
+    def __init__(
+        self, kit: Kit, hear: Callable[[KubeCluster], None] = lambda cluster: None,
+        forget: Callable[[KubeCluster], None] = lambda cluster: None,
+    ) -> None:  # fmt: skip
         self.kit = kit
-        self.planes = Planes(kit, hear)
+        self.planes = Planes(kit, hear, forget)
         self._lock = threading.Lock()
         self._processes: dict[int, Process] = {}
         self._closed = False
 
     def __call__(self, machine: Machine, argv: list[str], stdin: bytes) -> Result:
         """A command of the program, see ``program.call``."""
-        return program.call(self.planes, machine, argv)
+        with self._lock:
+            process = self._processes.get(machine.vmid)
+        return program.call(self.planes, machine, argv, process)
 
     def start(self, machine: Machine, argv: list[str], ready: Callable[[], None], ended: Callable[[int], None]) -> None:
         """``argv`` as in the unit's ExecStart: ``/usr/local/bin/k3s server``. Returns at once."""

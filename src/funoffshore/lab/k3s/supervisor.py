@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from funoffshore.lab.k3s import apiserver
 from funoffshore.lab.kube.api import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:
     from funoffshore.lab.k3s.server import Server
 
 _FOR_NODES = ("/v1-k3s/readyz", "/v1-k3s/config", "/v1-k3s/apiservers", "/v1-k3s/server-ca.crt")
-_FOR_SERVERS = ("/v1-k3s/server-bootstrap",)
+_FOR_SERVERS = ("/v1-k3s/server-bootstrap", "/v1-k3s/token")
 _HEALTH = ("/readyz", "/livez", "/healthz")
 _FAILED = b"""[+]ping ok
 [+]log ok
@@ -63,15 +65,36 @@ def _supervise(server: Server, path: str, request: HttpRequest) -> HttpResponse 
         return HttpResponse(200, json.dumps(server.plane.addresses()).encode(), "application/json")
     if path == "/v1-k3s/server-ca.crt":
         return HttpResponse(200, server.plane.ca)
+    if path == "/v1-k3s/token":
+        return rotate_token(server, request)
     return HttpResponse(200, json.dumps(bootstrap_data(server)).encode(), "application/json")
+
+
+def rotate_token(server: Server, request: HttpRequest) -> HttpResponse:
+    """``PUT {"newToken": "…"}``; answers recorded in K3s' source, ``pkg/server/handlers/token.go``."""
+    if request.method != "PUT":
+        return status(405, "MethodNotAllowed", "method not allowed")
+    try:
+        asked = json.loads(request.body or b"{}")
+        fresh = asked["newToken"] if isinstance(asked, dict) else None
+    except ValueError as why:
+        return status(400, "BadRequest", f"invalid character in request: {why}")
+    except KeyError:
+        fresh = None
+    if not isinstance(fresh, str):
+        return status(400, "BadRequest", "json: cannot unmarshal into Go value of type handlers.TokenRotateRequest")
+    server.rotate(fresh or secrets.token_hex(16))
+    return HttpResponse(200, content_type="")
 
 
 def control_config(server: Server) -> dict[str, object]:
     """The settings that joiners compare."""
     kept = server.plane.settings
     return {
-        "ClusterIPRange": _range(kept["cluster-cidr"]),
-        "ServiceIPRange": _range(kept["service-cidr"]),
+        "ClusterIPRange": _ranges(kept["cluster-cidr"])[0],
+        "ClusterIPRanges": _ranges(kept["cluster-cidr"]),
+        "ServiceIPRange": _ranges(kept["service-cidr"])[0],
+        "ServiceIPRanges": _ranges(kept["service-cidr"]),
         "ClusterDNS": kept["cluster-dns"],
         "ClusterDomain": kept["cluster-domain"],
         "FlannelBackend": kept["flannel-backend"],
@@ -80,14 +103,19 @@ def control_config(server: Server) -> dict[str, object]:
         "DisableCCM": kept["disable-cloud-controller"] == "true",
         "DisableHelmController": kept["disable-helm-controller"] == "true",
         "DisableServiceLB": kept["disable-servicelb"] == "true",
+        "EmbeddedRegistry": kept.get("embedded-registry") == "true",
+        "FlannelIPv6Masq": kept.get("flannel-ipv6-masq") == "true",
         "EncryptSecrets": kept["secrets-encryption"] == "true",
     }
 
 
-def _range(cidrs: str) -> dict[str, str]:
-    """The first range, as Go's JSON has a net.IPNet: the mask is base64."""
-    network = ipaddress.ip_network(cidrs.split(",")[0], strict=False)
-    return {"IP": str(network.network_address), "Mask": base64.b64encode(network.netmask.packed).decode()}
+def _ranges(cidrs: str) -> list[dict[str, str]]:
+    """As Go's JSON has a net.IPNet: the mask is base64."""
+    networks = [ipaddress.ip_network(cidr.strip(), strict=False) for cidr in cidrs.split(",")]
+    return [
+        {"IP": str(network.network_address), "Mask": base64.b64encode(network.netmask.packed).decode()}
+        for network in networks
+    ]
 
 
 def bootstrap_data(server: Server) -> dict[str, str]:
@@ -116,7 +144,8 @@ def _guard(server: Server, path: str, request: HttpRequest) -> HttpResponse | No
         return HttpResponse(500, _FAILED)
     if path != "/version" and not server.plane.quorate():
         return status(500, "InternalError", "etcdserver: request timed out")
-    return None
+    apiserver.audit(server, request)
+    return apiserver.refusal(server, request)
 
 
 def _role(server: Server, request: HttpRequest) -> str:
@@ -131,7 +160,7 @@ def _role(server: Server, request: HttpRequest) -> str:
             user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
         except ValueError:
             return "unauthorized"
-    return server.plane.role_of(user, password) or "unauthorized"
+    return server.role_of(user, password) or "unauthorized"
 
 
 def status(code: int, reason: str, message: str) -> HttpResponse:

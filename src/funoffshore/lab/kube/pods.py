@@ -13,6 +13,7 @@ from funoffshore.lab.kube.objects import Event, Place
 from funoffshore.lab.kube.worker import Worker, owner_place
 
 _FAULT = "component-unready"
+_PULLS = ("image-pull", "dns-broken")
 _REFERENCES = {
     "secretKeyRef": "Secret",
     "secretRef": "Secret",
@@ -32,6 +33,7 @@ class Pods:
         self._events = Events(worker.core)
         self._due: dict[str, float] = {}
         self._fault = self._kit.faults.all().get(_FAULT)
+        self._pulls = self._pulling()
         self._stopped = False
         worker.handle("Pod", self._pod)
         worker.notice(self._notice)
@@ -43,12 +45,16 @@ class Pods:
     def _watch_faults(self) -> None:
         if self._stopped:
             return
-        fault = self._kit.faults.all().get(_FAULT)
-        if fault != self._fault:
-            self._fault = fault
+        fault, pulls = self._kit.faults.all().get(_FAULT), self._pulling()
+        if (fault, pulls) != (self._fault, self._pulls):
+            self._fault, self._pulls = fault, pulls
             self._worker.soon(*(("Pod", o["metadata"]["namespace"], o["metadata"]["name"]) for o in self._all()))
         # Faults are switched in the store, perhaps by another process; nobody tells.
         self._kit.clock.after(max(1.0, self._kit.clock.speed * 0.25), self._watch_faults)
+
+    def _pulling(self) -> dict[str, dict[str, str]]:
+        """The faults that keep images away, as they are set now."""
+        return {name: told for name, told in self._kit.faults.all().items() if name in _PULLS}
 
     def _all(self, namespace: str | None = None) -> list[Object]:
         return [stored.body for stored in self._core.objects.scan("Pod", namespace)]
@@ -133,6 +139,8 @@ class Pods:
             return missing
         if self._fault is not None and self._hit(place, pod):
             return self._fault.get("reason", "ImagePullBackOff"), "Back-off pulling image"
+        if self._pulls and not is_ready(pod) and self._lacks_image(pod, node):
+            return "ImagePullBackOff", "Back-off pulling image"
         now = self._kit.clock.monotonic()
         if uid not in self._due:
             pace = float(pod["metadata"].get("annotations", {}).get("lab.funoffshore/pace", "1"))
@@ -141,6 +149,14 @@ class Pods:
             self._worker.later(self._due[uid] - now, place)
             return "ContainerCreating", ""
         return None
+
+    def _lacks_image(self, pod: Object, node: Object) -> bool:
+        """Whether the node gets one of the pod's images not; one that runs has them."""
+        name, faults = node["metadata"]["name"], self._kit.faults
+        images = [str(container.get("image", "")) for container in pod["spec"].get("containers") or []]
+        return faults.hits("dns-broken", node=name) or any(
+            faults.hits("image-pull", node=name, image=image) for image in images
+        )
 
     def _hit(self, place: Place, pod: Object) -> bool:
         names = [place[2], *self._workload_names(pod)]

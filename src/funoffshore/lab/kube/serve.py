@@ -166,7 +166,8 @@ def _head(answer: HttpResponse) -> bytes:
         phrase = http.HTTPStatus(answer.status).phrase
     except ValueError:
         phrase = "Unknown"
-    lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Content-Type: {answer.content_type}",
+    kind = [f"Content-Type: {answer.content_type}"] if answer.content_type else []
+    lines = [f"HTTP/1.1 {answer.status} {phrase}", *kind,
              f"Content-Length: {len(answer.body)}", *(f"{k}: {v}" for k, v in answer.headers.items())]  # fmt: skip
     return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from funoffshore.lab.flux import install
+from funoffshore.lab.k3s import executable
 
 IMAGE_PATH = "/images/debian-13-genericcloud-amd64.qcow2"
 _IMAGE_KIB = 8
@@ -40,3 +41,21 @@ def flux_install_sha256(version: str) -> str:
 def k3s_path(version: str) -> str:
     """Path of the K3s binary, decoded; ``version`` is ``v1.36.4+k3s1``."""
     return f"/k3s/{version}/k3s"
+
+
+def k3s_asset(version: str, name: str) -> bytes | None:
+    """An asset of the K3s release ``version``, by the names that releases have; None for another name."""
+    for arch in ("amd64", "arm64"):
+        held = k3s_assets(version, arch)
+        if name in held:
+            return held[name]
+        if name == f"sha256sum-{arch}.txt":
+            return "".join(f"{hashlib.sha256(body).hexdigest()}  {file}\n" for file, body in held.items()).encode()
+    return None
+
+
+def k3s_assets(version: str, arch: str) -> dict[str, bytes]:
+    """What ``sha256sum-<arch>.txt`` of a release lists, as far as anybody here asks for it."""
+    images = executable.images(version, arch)
+    binary = executable.binary(version, arch)
+    return {"k3s" if arch == "amd64" else f"k3s-{arch}": binary, f"k3s-airgap-images-{arch}.tar.zst": images}

@@ -14,6 +14,8 @@ from funoffshore.lab.base import Kit
 from funoffshore.lab.web import offers, repos
 
 _GIT_PATH = re.compile(r"/git/(?P<path>[A-Za-z0-9][A-Za-z0-9._-]*\.git/(?:info/refs|git-upload-pack))")
+_K3S_PATH = re.compile(r"/k3s/(?P<version>v\d+\.\d+\.\d+\+k3s\d+)/(?P<name>[a-z0-9.-]+)")
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _FLUX_PATH = re.compile(r"/flux/(?P<version>v\d+\.\d+\.\d+)/install\.yaml")
 
 
@@ -69,6 +71,8 @@ class Web:
         """What a download of ``path`` gives, or None."""
         if match := _FLUX_PATH.fullmatch(path):
             return self._bodies.setdefault(path, offers.flux_install(match["version"]))
+        if path not in self._bodies and (match := _K3S_PATH.fullmatch(path)):
+            return offers.k3s_asset(match["version"], match["name"])
         return self._bodies.get(path)
 
     def git_is_down(self) -> bool:
@@ -111,7 +115,20 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None or self.command == "POST":
             self._answer(404 if found is None else 405, b"not found\n")
         else:
-            self._answer(200, found, {"Content-Type": "application/octet-stream"})
+            self._send(found)
+
+    def _send(self, whole: bytes) -> None:
+        """The download, or the part of it that is asked for (RFC 9110, section 14)."""
+        head = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        wanted = _RANGE.fullmatch(self.headers.get("Range", ""))
+        if wanted is None:
+            self._answer(200, whole, head)
+            return
+        first, last = int(wanted[1]), min(int(wanted[2] or len(whole) - 1), len(whole) - 1)
+        if first > last:
+            self._answer(416, b"", {**head, "Content-Range": f"bytes */{len(whole)}"})
+            return
+        self._answer(206, whole[first : last + 1], {**head, "Content-Range": f"bytes {first}-{last}/{len(whole)}"})
 
     def _serve_git(self, path: str, query: str, body: bytes) -> None:
         if self.site.git_is_down():

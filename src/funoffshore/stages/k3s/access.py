@@ -13,7 +13,6 @@ from funoffshore import errors, kubeconfig
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.stages.k3s.look import token_hash
-from funoffshore.world.routes import Routes
 
 if TYPE_CHECKING:
     from funoffshore.world import kube
@@ -39,7 +38,7 @@ def cluster_hash(world: World, config: ClusterConfig, *, but: Node | None = None
             case Absent():
                 said.append(f"{node.name}: it has no token")
     raise errors.UnreachableError(
-        "no controller shows the token that a new node needs to join",
+        "no controller shows the token of the cluster",
         fix="bring one controller of the cluster up and run fo bootstrap again",
         evidence=tuple(said),
     )
@@ -67,11 +66,10 @@ def api(world: World, config: ClusterConfig, node: Node, address: str, ca_hash: 
     from funoffshore.world import kube
 
     text = admin_text(world, config, node, ca_hash)
-    routes = Routes(config.lab.directory / "routes.json" if config.lab else None)
     with tempfile.TemporaryDirectory(prefix="fo-") as folder:
         path = Path(folder) / "kubeconfig"
         kubeconfig.write(path, kubeconfig.rewritten(text, name=config.name, server=f"https://{address}:6443"))
-        yield kube.Kube(path, routes, world.clock)
+        yield kube.Kube(path, world.routes, world.clock)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ ETCD = "/var/lib/rancher/k3s/server/db/etcd/member"
 AGENT = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
 DRAINED = "funoffshore.io/drained"
 """Node annotation of a node that fo drained; one that an operator cordoned has none and stays as it is."""
+OWN_LABELS = "funoffshore.io/labels"
+OWN_TAINTS = "funoffshore.io/taints"
+"""Node annotations: which of its labels and taints the env file brought, so that they go when they leave it."""
 LABEL = "funoffshore.io/k3s-config"
 """Node label whose value tells with which binary, unit and settings the node's K3s was started."""
 
@@ -40,6 +43,16 @@ class NodeFact:
     """Whether fo has drained it for a restart and has not yet given it back."""
     boot_id: str = ""
     """Of the boot in which its kubelet last reported."""
+    arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What its K3s was started with, by flag (``k3s.io/node-args``); empty where the Node does not tell."""
+    address: str = ""
+    """InternalIP."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+    """``key=value:Effect``."""
+    own_labels: frozenset[str] = frozenset()
+    """Keys of the labels that fo has set at the env file's word (annotation ``OWN_LABELS``)."""
+    own_taints: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,10 @@ class K3sFacts:
     kubeconfig: Reading[Kubeconfig] = field(default_factory=Absent)
     ca_hash: Reading[str] = field(default_factory=Absent)
     """Of the existing cluster's authority, read from a server's token; only looked at when the API is silent."""
+    strangers: frozenset[str] = frozenset()
+    """Hosts that fo has not made and whose host key is to be recorded as they first show it."""
+    off_box: tuple[str, ...] = ()
+    """Names of the etcd snapshots that lie on this computer."""
 
     def host(self, name: str) -> Reading[HostFacts]:
         return self.hosts.get(name, Unreadable("the host was not looked at"))

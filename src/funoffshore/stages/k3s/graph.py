@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-import yaml
-from pydantic import SecretStr
 
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.config.model import Role as NodeRole
-from funoffshore.plan import Action, Verb
-from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.k3s import files
+from funoffshore.errors import FoError, PreflightError
+from funoffshore.plan import NONE, Action, Held, Permits, Verb
+from funoffshore.reading import Absent, Present, Unreadable
+from funoffshore.stages.k3s import differences, files, leave, sources, strangers, upgrade
+from funoffshore.stages.k3s.differences import How
 from funoffshore.stages.k3s.facts import K3sFacts, Role, cluster_exists, role_of, unreadable
 from funoffshore.world.ssh import HostFacts
 
 STAGE = "k3s"
 FOUNDS = "no controller holds K3s data, so this one founds the cluster"
 """The only reason on which ``apply`` may found a cluster."""
-_FULL = re.compile(r"K10([0-9a-f]{64})::(server|node):(.+)")
 
 
 class Kind(StrEnum):
@@ -33,6 +29,10 @@ class Kind(StrEnum):
     START = "start"
     """Its unit is down; it may be needed for the quorum of the others, so it waits for none of them."""
     RESTART = "restart"
+    UPGRADE = "upgrade"
+    """A restart with another release, drained."""
+    LIVE = "live"
+    """Files and Node, with nothing restarted."""
     WAIT = "wait"
     UNKNOWN = "unknown"
 
@@ -48,25 +48,93 @@ class Need:
     def verb(self) -> Verb:
         if self.kind in (Kind.FOUND, Kind.JOIN):
             return Verb.CREATE
-        return Verb.CHANGE if self.kind in (Kind.START, Kind.RESTART) else Verb.WAIT
+        return Verb.WAIT if self.kind in (Kind.WAIT, Kind.UNKNOWN) else Verb.CHANGE
 
 
-def plan(config: ClusterConfig, facts: K3sFacts) -> list[Action]:
-    """Everything between reachable hosts and a cluster of Ready nodes with a proven kubeconfig."""
-    needs = {node.name: need for node in config.nodes if (need := need_of(config, facts, node))}
-    chain = _chain(config, facts, needs)
+def plan(
+    config: ClusterConfig,
+    facts: K3sFacts,
+    permits: Permits = NONE,
+    restarting: Sequence[str] = (),
+    leaving: Sequence[str] = (),
+) -> list[Action]:
+    """Everything between reachable hosts and a cluster of Ready nodes with a proven kubeconfig, and what happens in
+    it around machines that restart or go."""
+    needs = {node.name: need for node in config.nodes if (need := need_of(config, facts, node, permits.upgrade))}
+    # Whoever goes needs nothing any more, and a machine that restarts anyway gets its release in the next round.
+    needs = {name: need for name, need in needs.items() if name not in leaving}
+    needs = {name: need for name, need in needs.items() if need.kind is not Kind.UPGRADE or name not in restarting}
+    upgrading = upgrade.order(config, [name for name, need in needs.items() if need.kind is Kind.UPGRADE])
+    going = leave.plan(config, facts, restarting, leaving, upgrading)
+    return [
+        *strangers.plan(config, facts),
+        *going,
+        *upgrade.wrapped(config, facts, _nodes(config, facts, needs), upgrading),
+    ]
+
+
+def held(config: ClusterConfig, facts: K3sFacts, permits: Permits = NONE) -> list[Held]:
+    """What is not as desired and is not done without the operator's word."""
+    found = list(upgrade.held(config, facts, outdated(config, facts), permits))
+    for name in leave.former(config, facts):
+        if name not in permits.remove:
+            reason = "it is in the cluster, and the env file names it no more"
+            found.append(Held(f"leave/{name}", reason, f"--remove {name}"))
+    return found
+
+
+def problems(
+    config: ClusterConfig,
+    facts: K3sFacts,
+    permits: Permits = NONE,
+    restarting: Sequence[str] = (),
+    leaving: Sequence[str] = (),
+) -> list[FoError]:
+    """What stands in the way before anything may be changed."""
+    found: list[FoError | None] = []
+    joining = []
+    for node in config.nodes:
+        host, role = facts.host(node.name), role_of(config, facts, node)
+        if role is Role.JOIN:
+            joining.append(node.name)
+        if not isinstance(host, Present):
+            continue
+        found.append(sources.problem(config, node, host.value))
+        why = differences.blocked(config, facts, node, host.value) if role is Role.KEEP else ""
+        if why:
+            found.append(PreflightError(f"K3s on {node.name} is left alone: {why}", fix=differences.BLOCKED_FIX))
+    if outdated(config, facts) and permits.upgrade:
+        found.append(upgrade.refusal(config, facts))
+    elif not permits.upgrade:
+        found.append(upgrade.joining_problem(config, facts, joining))
+    return [*filter(None, found), *leave.problems(config, facts, restarting, leaving)]
+
+
+def outdated(config: ClusterConfig, facts: K3sFacts) -> list[str]:
+    """Nodes of the cluster that have another release than the pinned one."""
+    found = []
+    for node in config.nodes:
+        host = facts.host(node.name)
+        if isinstance(host, Present) and role_of(config, facts, node) is Role.KEEP:
+            ways = {one.how for one in differences.of(config, facts, node, host.value)}
+            found += [node.name] if How.UPGRADE in ways else []
+    return found
+
+
+def _nodes(config: ClusterConfig, facts: K3sFacts, needs: Mapping[str, Need]) -> list[Action]:
+    chain = _chain(config, facts)
     actions = [_server(node, needs, chain) for node in chain if node.name in needs]
     lead = {f"k3s/{config.controllers[0].name}", *(f"k3s/{node.name}" for node in chain[:1])}
     for node in config.workers:
         if need := needs.get(node.name):
-            after = frozenset({*lead, f"host/{node.name}"})
+            after = frozenset({*lead, *_reachable(node)})
             key = f"k3s/{node.name}"
             actions.append(Action(need.verb, key, need.reason, after, lane="agents", stage=STAGE, on=node.name))
     return [*actions, *_kubeconfig(config, facts, frozenset(lead))]
 
 
-def need_of(config: ClusterConfig, facts: K3sFacts, node: Node) -> Need | None:
-    """None when the node is as desired."""
+def need_of(config: ClusterConfig, facts: K3sFacts, node: Node, upgrade: bool = False) -> Need | None:
+    """None when the node is as desired. ``upgrade``: whether it may get another release."""
     host, role = facts.host(node.name), role_of(config, facts, node)
     if isinstance(host, Unreadable):
         return Need(Kind.UNKNOWN, f"its host cannot be read ({host.why})")
@@ -79,14 +147,16 @@ def need_of(config: ClusterConfig, facts: K3sFacts, node: Node) -> Need | None:
         return Need(Kind.JOIN, f"it has no K3s yet{again}")
     if isinstance(host, Absent):  # role_of never says KEEP of a host that is not there
         raise ValueError(f"{node.name} holds data and is absent")
-    if why := blocked(config, node, host.value):
+    if why := differences.blocked(config, facts, node, host.value):
         return Need(Kind.WAIT, why)
-    return _upkeep(config, facts, node, host.value)
+    return _upkeep(config, facts, node, host.value, upgrade)
 
 
-def _upkeep(config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts) -> Need | None:
+def _upkeep(config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts, upgrade: bool) -> Need | None:
     """What a node that is in the cluster needs."""
-    wrong = [*file_differences(config, facts, node, host), *_running_differences(config, facts, node)]
+    found = differences.of(config, facts, node, host)
+    wrong = [one.sentence for one in found if one.how is How.RESTART or (upgrade and one.how is How.UPGRADE)]
+    live = [one.sentence for one in found if one.how is How.LIVE]
     unit = host.unit(files.unit_name(node))
     if isinstance(unit, Unreadable):
         return Need(Kind.UNKNOWN, f"its unit cannot be read ({unit.why})")
@@ -97,10 +167,11 @@ def _upkeep(config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts)
     if isinstance(unit, Present) and unit.value.enabled != "enabled":
         wrong.append(f"{files.unit_name(node)} is not enabled")
     if wrong:
-        return Need(Kind.RESTART, "; ".join(wrong))
+        newer = upgrade and any(one.how is How.UPGRADE for one in found)
+        return Need(Kind.UPGRADE if newer else Kind.RESTART, "; ".join(dict.fromkeys(wrong)))
     if active != "active":
         return Need(Kind.WAIT, f"{files.unit_name(node)} is {active}")
-    return _api_need(facts, node)
+    return _api_need(facts, node) or (Need(Kind.LIVE, "; ".join(live)) if live else None)
 
 
 def _api_need(facts: K3sFacts, node: Node) -> Need | None:
@@ -121,103 +192,7 @@ def _api_need(facts: K3sFacts, node: Node) -> Need | None:
     return None
 
 
-def blocked(config: ClusterConfig, node: Node, host: HostFacts) -> str:
-    """Why fo must not touch the K3s of ``node``, or empty: settings that a living cluster does not survive."""
-    there = read_settings(host.file(files.CONFIG))
-    if node.role is NodeRole.WORKER or there is None:
-        return ""
-    if isinstance(there.get("token"), str) and _secret(there["token"]) != config.k3s.token.get_secret_value():
-        return "the cluster was founded with another token than the env file's"
-    wanted = files.settings(config, node)
-    for key in files.FIXED:
-        if key in there and key in wanted and str(there[key]) != str(wanted[key]):
-            return f"{key} cannot be changed on a living cluster (it is {there[key]}, not {wanted[key]})"
-    return ""
-
-
-def file_differences(config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts) -> list[str]:
-    """What is not as it shall be among the files of ``node``, as clauses without values."""
-    found = []
-    match host.file(files.BINARY):
-        case Present(binary) if binary.sha256 == config.k3s.sha256 and binary.mode & 0o111:
-            pass
-        case Present():
-            found.append(f"its K3s is {host.k3s_version or 'of no known version'}, not {config.k3s.version}")
-        case Absent():
-            found.append(f"{files.BINARY} is absent")
-        case Unreadable(why):
-            found.append(f"{files.BINARY} cannot be read ({why})")
-    unit = host.file(files.unit_path(node))
-    content = unit.value.content if isinstance(unit, Present) else None
-    if content is None or content.get_secret_value() != files.unit(node):
-        found.append(f"{files.unit_path(node)} differs")
-    return found + _config_differences(config, facts, node, host)
-
-
-def _config_differences(config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts) -> list[str]:
-    reading = host.file(files.CONFIG)
-    there = read_settings(reading)
-    if there is None or not isinstance(reading, Present):
-        return [f"{files.CONFIG} is absent or no YAML"]
-    if reading.value.mode != 0o600:
-        return [f"{files.CONFIG} has mode {reading.value.mode:04o}"]
-    entry = {key: value for key, value in there.items() if key in files.ENTRY}
-    if not entry_is_good(config, facts, node, entry):
-        return [f"the way in ({', '.join(sorted(files.ENTRY))}) in {files.CONFIG} differs"]
-    text = files.config_yaml(config, node, entry)
-    content = reading.value.content or SecretStr("")
-    if content.get_secret_value() == text:
-        return []
-    wanted: dict[str, Any] = yaml.safe_load(text)
-    keys = sorted(str(k) for k in {*wanted, *there} if wanted.get(k) != there.get(k))
-    return [f"{files.CONFIG} differs in {', '.join(keys) if keys else 'its layout'}"]
-
-
-def entry_is_good(config: ClusterConfig, facts: K3sFacts, node: Node, entry: Mapping[str, Any]) -> bool:
-    """Whether the keys by which a node came in could have been written by fo for this cluster."""
-    token = str(entry.get("token", ""))
-    if node.role is NodeRole.CONTROLLER and set(entry) == {"cluster-init", "token"}:
-        return entry["cluster-init"] is True and token == config.k3s.token.get_secret_value()
-    full = _FULL.fullmatch(token)
-    if set(entry) != {"server", "token"} or entry["server"] != f"https://{config.network.vip}:6443" or not full:
-        return False
-    server = node.role is NodeRole.CONTROLLER
-    secret = config.k3s.token if server else config.k3s.agent_token
-    known = facts.kubeconfig.value.ca_hash if isinstance(facts.kubeconfig, Present) else ""
-    if isinstance(facts.ca_hash, Present):
-        known = facts.ca_hash.value
-    good = full[2] == ("server" if server else "node") and full[3] == secret.get_secret_value()
-    return good and known in ("", full[1])
-
-
-def _running_differences(config: ClusterConfig, facts: K3sFacts, node: Node) -> list[str]:
-    seen = facts.node(node.name)
-    if seen is None:
-        return []
-    if seen.version != config.k3s.version:
-        return [f"it runs {seen.version}, not {config.k3s.version}"]
-    if seen.fingerprint != files.fingerprint(config, node):
-        return ["it was started with other settings"]
-    return []
-
-
-def read_settings(reading: Reading[Any]) -> dict[str, Any] | None:
-    """config.yaml as a table; None when it is absent, unreadable or no table."""
-    if not isinstance(reading, Present) or reading.value.content is None:
-        return None
-    try:
-        table = yaml.safe_load(reading.value.content.get_secret_value())
-    except (yaml.YAMLError, RecursionError):
-        return None
-    return table if isinstance(table, dict) else None
-
-
-def _secret(token: str) -> str:
-    full = _FULL.fullmatch(token)
-    return full[3] if full else token
-
-
-def _chain(config: ClusterConfig, facts: K3sFacts, needs: Mapping[str, Need]) -> list[Node]:
+def _chain(config: ClusterConfig, facts: K3sFacts) -> list[Node]:
     """Controllers in the order in which they are worked on: those in the cluster first."""
     return sorted(config.controllers, key=lambda n: role_of(config, facts, n) is not Role.KEEP)
 
@@ -225,15 +200,19 @@ def _chain(config: ClusterConfig, facts: K3sFacts, needs: Mapping[str, Need]) ->
 def _server(node: Node, needs: Mapping[str, Need], chain: list[Node]) -> Action:
     need = needs[node.name]
     key = f"k3s/{node.name}"
-    after = {f"host/{node.name}"}
+    after = _reachable(node)
     if need.kind is Kind.UNKNOWN:
-        after |= {f"host/{other.name}" for other in chain}
-    if need.kind in (Kind.START, Kind.WAIT):
+        after = after.union(*(_reachable(other) for other in chain))
+    if need.kind in (Kind.START, Kind.WAIT, Kind.LIVE):
         return Action(need.verb, key, need.reason, frozenset(after), stage=STAGE, on=node.name)
     after |= {f"k3s/{other.name}" for other in chain[: chain.index(node)]}
     behind = [other for other in chain[chain.index(node) + 1 :] if other.name in needs]
     after |= {f"k3s/{o.name}" for o in behind if needs[o.name].kind in (Kind.START, Kind.WAIT)}
     return Action(need.verb, key, need.reason, frozenset(after), lane="etcd", stage=STAGE, on=node.name)
+
+
+def _reachable(node: Node) -> set[str]:
+    return {f"host/{node.name}" if node.made else f"trust/{node.name}"}
 
 
 def _kubeconfig(config: ClusterConfig, facts: K3sFacts, after: frozenset[str]) -> list[Action]:

@@ -11,7 +11,7 @@ from funoffshore.config import ClusterConfig, Node
 from funoffshore.config.model import Role as NodeRole
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.run import Step
-from funoffshore.stages.k3s import access, causes, files
+from funoffshore.stages.k3s import access, causes, files, kube_vip, obstacles
 from funoffshore.stages.k3s.facts import NodeFact
 from funoffshore.stages.k3s.look import node_fact
 from funoffshore.world import supervisor
@@ -39,6 +39,8 @@ class Ladder:
     step: Step
     before: tuple[str, ...] = ()
     """Journal lines that were there before this action touched the unit."""
+    expected: str = ""
+    """Release that its kubelet shall tell; empty: the pinned one."""
     _looked: float = field(default=0.0, init=False)
     _cause: str = field(default="", init=False)
     """What the journal said last of why it takes so long."""
@@ -48,15 +50,26 @@ class Ladder:
 
         ``ca_hash`` reads the authority's hash from the token on a disk; asked once the server is up.
         """
-        door, address = supervisor.Supervisor(self.config), str(self.node.address)
+        door, address = supervisor.Supervisor(self.config, self.world.routes), str(self.node.address)
         self._wait("its supervisor to answer /ping", lambda: _reading(door.ping(address), "the port is closed"))
         expected = ca_hash()
         self._same_authority(door, address, expected)
         with access.api(self.world, self.config, self.node, address, expected) as api:
             self._wait("its API server to be ready", lambda: _reading(api.readyz(), "no kubeconfig"))
             self._node(api)
+            if self.config.virtual:
+                self._virtual(door, api, expected)
+
+    def _virtual(self, door: supervisor.Supervisor, api: kube.Kube, expected: str) -> None:
         vip = str(self.config.network.vip)
-        self._wait(f"the VIP {vip} to answer", lambda: _reading(door.ping(vip), "the port is closed"))
+
+        def answers() -> clock.Done[str] | clock.Pending:
+            outcome = _reading(door.ping(vip), "the port is closed")
+            if isinstance(outcome, clock.Pending) and (why := obstacles.of_images(api, kube_vip.NAMESPACE)):
+                return clock.Pending(f"{outcome.said}; {why}")
+            return outcome
+
+        self._wait(f"the VIP {vip} to answer", answers)
         self._same_authority(door, vip, expected)
 
     def climb_agent(self, ca_hash: str) -> None:
@@ -106,7 +119,7 @@ class Ladder:
             return seen
         if not seen.ready:
             return clock.Pending(seen.said)
-        if seen.version != self.config.k3s.version:
+        if seen.version != (self.expected or self.config.k3s.version):
             return clock.Pending(f"it still runs {seen.version}")
         if seen.fingerprint != files.fingerprint(self.config, self.node):
             return clock.Pending("it still runs with its former settings")
@@ -149,8 +162,9 @@ class Ladder:
         """The cause that the journal names, empty for none. Raises TaskFailedError when waiting cannot help."""
         lines = self.journal()
         cause = causes.find(causes.fresh(lines, self.before))
-        if cause is None:
-            return ""
+        if cause is None or cause.network:
+            closed = obstacles.between(self.world, self.config, self.node)
+            return closed or (cause.says if cause else "")
         if cause.hopeless:
             raise errors.TaskFailedError(
                 f"K3s on {self.node.name} does not come up: {cause.says}",

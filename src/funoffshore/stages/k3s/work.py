@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
-from funoffshore import clock, errors, kubeconfig
+from funoffshore import clock, errors
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.config.model import Role as NodeRole
-from funoffshore.plan import Action, Verb
+from funoffshore.plan import NONE, Action, Permits, Verb
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.run import Step
-from funoffshore.stages.k3s import access, files, graph, kube_vip, leave, look
+from funoffshore.stages.k3s import (
+    access,
+    admin,
+    differences,
+    drain,
+    files,
+    graph,
+    look,
+    placing,
+    quorum,
+    snapshots,
+    sources,
+    strangers,
+)
+from funoffshore.stages.k3s.classes import ENTRY
 from funoffshore.stages.k3s.facts import K3sFacts, Role, holds_data, role_of, unreadable
 from funoffshore.stages.k3s.graph import Kind
 from funoffshore.stages.k3s.ladder import Ladder
 from funoffshore.world import supervisor
-from funoffshore.world.ssh import FileWrite, HostFacts
+from funoffshore.world.ssh import HostFacts
 
 if TYPE_CHECKING:
     from funoffshore.world.world import World
@@ -30,27 +42,30 @@ READABLE = 600.0
 """Seconds to wait for hosts that must be seen before anything is decided."""
 
 
-def apply(world: World, config: ClusterConfig, action: Action, step: Step) -> None:
+def apply(world: World, config: ClusterConfig, action: Action, step: Step, permits: Permits = NONE) -> None:
     """One action of the plan. Raises one of ``errors``; doing it again after any failure is safe."""
+    kind, _, name = action.key.partition("/")
     if action.key == "kubeconfig":
-        return _kubeconfig(world, config, step)
-    if not action.key.startswith("k3s/"):
-        return leave.apply(world, config, action, step)
-    node = config.node(action.key.removeprefix("k3s/"))
-    host = _host(world, node)
+        return admin.fetch(world, config, step)
+    if kind == "trust":
+        return strangers.accept(world, config, name, step)
+    if kind == "snapshot":
+        return snapshots.save_off_box(world, config, name, step)
+    if kind != "k3s":
+        return drain.apply(world, config, action, step)
+    node = config.node(name)
+    host = _host(world, config, node)
     if action.reason == graph.FOUNDS and not holds_data(Present(host), node):
         return _found(world, config, node, host, step)
     if action.verb is Verb.CREATE and action.reason != graph.FOUNDS and holds_data(Present(host), node) is False:
         return _join(world, config, node, host, step)
     facts = _settled(world, config, node, step)
-    need = graph.need_of(config, facts, node)
+    need = graph.need_of(config, facts, node, permits.upgrade)
     fresh = facts.host(node.name)
     if need is None or not isinstance(fresh, Present):
         return None
-    if why := graph.blocked(config, node, fresh.value):
-        raise errors.PreflightError(
-            f"K3s on {node.name} is left alone: {why}", fix="put the old value back into the env file"
-        )
+    if why := differences.blocked(config, facts, node, fresh.value):
+        raise errors.PreflightError(f"K3s on {node.name} is left alone: {why}", fix=differences.BLOCKED_FIX)
     step.say(need.reason)
     return _do(world, config, facts, node, need, step)
 
@@ -60,15 +75,39 @@ def _do(world: World, config: ClusterConfig, facts: K3sFacts, node: Node, need: 
     if not isinstance(reading, Present):
         raise errors.UnreachableError(f"{node.name} cannot be read any more", fix="run fo bootstrap again")
     host = reading.value
+    if need.kind not in (Kind.FOUND, Kind.JOIN):
+        _refuse_other_cluster(world, config, facts, node)
     match need.kind:
         case Kind.FOUND:
             _found(world, config, node, host, step)
         case Kind.JOIN:
             _join(world, config, node, host, step)
-        case Kind.START | Kind.RESTART:
+        case Kind.START | Kind.RESTART | Kind.UPGRADE:
             _again(world, config, facts, node, host, need.kind, step)
+        case Kind.LIVE:
+            placing.live(world, config, node, _entry(world, config, facts, node, host))
         case Kind.WAIT | Kind.UNKNOWN:
-            _climb(world, config, Ladder(world, config, node, step, ()), node)
+            _climb(world, config, Ladder(world, config, node, step, (), _release(config, host)), node)
+
+
+def _refuse_other_cluster(world: World, config: ClusterConfig, facts: K3sFacts, node: Node) -> None:
+    """A server's data may be another cluster's, with the same token: started, it would be a second one and fight for
+    the VIP. Raises ForeignError; RefusedError for data with another token."""
+    known = differences.known_authority(facts)
+    if node.role is not NodeRole.CONTROLLER or not known:
+        return
+    own = look.token_hash(world, config, node)
+    if isinstance(own, Present) and own.value != known:
+        raise errors.ForeignError(
+            f"the K3s data on {node.name} is of another cluster (authority {own.value[:12]}…) than this one "
+            f"({known[:12]}…)",
+            fix=f"if that data may go: fo k3s replace {node.name} -c {config.name}, or install the host anew",
+        )
+
+
+def _release(config: ClusterConfig, host: HostFacts) -> str:
+    """What the binary on the host is; a node keeps it until an upgrade."""
+    return host.k3s_version or config.k3s.version
 
 
 def _found(world: World, config: ClusterConfig, node: Node, host: HostFacts, step: Step) -> None:
@@ -79,72 +118,61 @@ def _found(world: World, config: ClusterConfig, node: Node, host: HostFacts, ste
                 f"{other.name} holds a cluster, so {node.name} must not found another", fix="run fo bootstrap again"
             )
     vip = str(config.network.vip)
-    if isinstance(supervisor.Supervisor(config).ping(vip), Present):
+    if isinstance(supervisor.Supervisor(config, world.routes).ping(vip), Present):
         raise errors.PreflightError(
-            f"a Kubernetes server already answers on the VIP {vip}, although no controller holds a cluster",
+            f"a Kubernetes server already answers on {vip}, although no controller holds a cluster",
             fix="free that address, or give the cluster another VIP",
         )
     _check(config, node, host)
     ladder = Ladder(world, config, node, step)
-    _put(world, config, node, files.entry_keys(config, files.Entry(Role.FOUND)), ladder)
+    placing.put(world, config, node, host, files.entry_keys(config, files.Entry(Role.FOUND)), ladder)
     _climb(world, config, ladder, node)
+    placing.only_files(world, config, node, _joining(world, config, node))
 
 
 def _join(world: World, config: ClusterConfig, node: Node, host: HostFacts, step: Step) -> None:
     _check(config, node, host)
     ca_hash = access.cluster_hash(world, config, but=node)
     ladder = Ladder(world, config, node, step)
-    _forget(world, config, node, ca_hash, step)
-    _put(world, config, node, files.entry_keys(config, files.Entry(Role.JOIN, _token(config, node, ca_hash))), ladder)
+    _forget(world, config, node, host, ca_hash, step)
+    entry = files.entry_keys(config, files.Entry(Role.JOIN, _token(config, node, ca_hash)))
+    # An agent that is looping already may have got its certificates a moment ago, and its Node not yet.
+    placing.put(world, config, node, host, entry, ladder, rejoin=node.role is NodeRole.WORKER)
     _climb(world, config, ladder, node, ca_hash)
 
 
 def _again(
     world: World, config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts, kind: Kind, step: Step
 ) -> None:
-    """Files as they shall be, then the unit anew; a server only while all the others hold the quorum."""
+    """Files as they shall be, then the unit anew; a server only while all the others hold the quorum, and with a
+    snapshot to go back to."""
     _check(config, node, host)
-    ladder = Ladder(world, config, node, step)
-    if kind is Kind.RESTART and node.role is NodeRole.CONTROLLER:
-        _others_hold(world, config, node, step)
-    there = graph.read_settings(host.file(files.CONFIG)) or {}
-    entry: dict[str, Any] = {key: value for key, value in there.items() if key in files.ENTRY}
-    if not graph.entry_is_good(config, facts, node, entry):
-        own = look.token_hash(world, config, node) if node.role is NodeRole.CONTROLLER else Absent()
-        ca_hash = own.value if isinstance(own, Present) else access.cluster_hash(world, config)
-        entry = files.entry_keys(config, files.Entry(Role.JOIN, _token(config, node, ca_hash)))
+    keeps = kind is not Kind.UPGRADE and placing.keeps_binary(config, host)
+    ladder = Ladder(world, config, node, step, (), _release(config, host) if keeps else "")
+    if kind is not Kind.START and node.role is NodeRole.CONTROLLER:
+        quorum.others_hold(world, config, node, step)
+        snapshots.ensure_fresh(world, config, step)
+    entry = _entry(world, config, facts, node, host)
     forgotten = isinstance(facts.nodes, Present) and facts.node(node.name) is None
-    _put(world, config, node, entry, ladder, rejoin=forgotten and node.role is NodeRole.WORKER)
+    rejoin = forgotten and node.role is NodeRole.WORKER
+    placing.put(world, config, node, host, entry, ladder, rejoin=rejoin, binary=not keeps)
     _climb(world, config, ladder, node)
 
 
-def _put(
-    world: World, config: ClusterConfig, node: Node, entry: dict[str, Any], ladder: Ladder, *, rejoin: bool = False
-) -> None:
-    """Writes everything and (re)starts the unit without waiting for it."""
-    unit = files.unit_name(node)
-    ladder.before = tuple(ladder.journal())
-    writes = [
-        FileWrite(files.CONFIG, SecretStr(files.config_yaml(config, node, entry)), 0o600),
-        FileWrite(files.unit_path(node), files.unit(node).encode(), 0o644),
-    ]
-    if node.role is NodeRole.CONTROLLER:
-        writes.append(FileWrite(files.MANIFEST, kube_vip.manifest(config).encode(), 0o600))
-    units: list[dict[str, Any]] = [{"name": unit, "action": "enable"}]
-    request: dict[str, Any] = {
-        "write": [write.request() for write in writes],
-        "download": [
-            {"path": files.BINARY, "url": files.download_url(config), "sha256": config.k3s.sha256, "mode": "0755"}
-        ],
-    }
-    if rejoin:
-        # An agent with certificates of a Node that was deleted never gets in again (recorded from a real run).
-        world.hosts.change(node, {"units": [{"name": unit, "action": "stop"}]})
-        agent = "/var/lib/rancher/k3s/agent"
-        request["remove"] = [f"{agent}/client-kubelet.crt", f"{agent}/client-kubelet.key"]
-    request["units"] = [*units, {"name": unit, "action": "restart", "no_block": True}]
-    ladder.step.say(f"fetching K3s {config.k3s.version}, writing its settings, starting {unit}")
-    world.hosts.change(node, request, deadline=900)
+def _entry(world: World, config: ClusterConfig, facts: K3sFacts, node: Node, host: HostFacts) -> dict[str, Any]:
+    """How ``node``, which is in the cluster, would come in again: by its own keys, or as one that joins. The founder,
+    too: with an empty disk it must find no other cluster but this one, and never begin a second."""
+    there = differences.read_settings(host.file(files.CONFIG)) or {}
+    entry = {key: value for key, value in there.items() if key in ENTRY}
+    if differences.entry_is_good(config, facts, node, entry) and not differences.founds(entry):
+        return entry
+    return _joining(world, config, node)
+
+
+def _joining(world: World, config: ClusterConfig, node: Node) -> dict[str, Any]:
+    own = look.token_hash(world, config, node) if node.role is NodeRole.CONTROLLER else Absent()
+    ca_hash = own.value if isinstance(own, Present) else access.cluster_hash(world, config)
+    return files.entry_keys(config, files.Entry(Role.JOIN, _token(config, node, ca_hash)))
 
 
 def _climb(world: World, config: ClusterConfig, ladder: Ladder, node: Node, ca_hash: str = "") -> None:
@@ -168,7 +196,7 @@ def _token(config: ClusterConfig, node: Node, ca_hash: str) -> str:
     return f"K10{ca_hash}::node:{config.k3s.agent_token.get_secret_value()}"
 
 
-def _forget(world: World, config: ClusterConfig, node: Node, ca_hash: str, step: Step) -> None:
+def _forget(world: World, config: ClusterConfig, node: Node, host: HostFacts, ca_hash: str, step: Step) -> None:
     """Deletes the Node of an earlier machine of that name: it holds the etcd member and the node's password."""
     with access.api_of_cluster(world, config, ca_hash) as api:
         nodes = look.node_facts(api.list("v1/Node"))
@@ -177,10 +205,11 @@ def _forget(world: World, config: ClusterConfig, node: Node, ca_hash: str, step:
         old = nodes.value.get(node.name) if isinstance(nodes, Present) else None
         if old is None:
             return
-        if old.uuid and old.uuid != str(node.identity):
+        own = str(node.identity) if node.made else host.uuid
+        if old.uuid and own and old.uuid != own:
             raise errors.ForeignError(
-                f"the cluster's Node {node.name} is another machine than ours (system UUID {old.uuid})",
-                fix=f"delete it by hand (kubectl delete node {node.name}) if it is gone for good",
+                f"the cluster's Node {node.name} is another machine than this one (system UUID {old.uuid})",
+                fix=f"if that machine is gone for good: fo k3s replace {node.name} -c {config.name}",
             )
         step.say("the cluster forgets the earlier machine of that name")
         api.delete("v1/Node", "", node.name)
@@ -194,28 +223,6 @@ def _forget(world: World, config: ClusterConfig, node: Node, ca_hash: str, step:
         clock.wait(world.clock, f"the cluster to forget {node.name}", gone, deadline=120, say=step.say)
 
 
-def _others_hold(world: World, config: ClusterConfig, node: Node, step: Step) -> None:
-    """Waits until every other server is Ready and votes: restarting this one must not cost the quorum."""
-    if len(config.controllers) == 1:
-        return
-    others = [n.name for n in config.controllers if n != node]
-
-    def held() -> clock.Done[None] | clock.Pending:
-        step.checkpoint()
-        match look.node_facts(world.kube.list("v1/Node")):
-            case Present(nodes):
-                down = [n for n in others if n not in nodes or not nodes[n].ready or not nodes[n].voter]
-                return clock.Pending(f"{', '.join(down)} not Ready and voting") if down else clock.Done(None)
-            case Unreadable(why):
-                return clock.Pending(why)
-        return clock.Pending("there is no kubeconfig")
-
-    clock.wait(
-        world.clock, f"the other servers to hold the quorum while {node.name} restarts", held, deadline=300,
-        say=step.say, fix="bring the other servers up first; nothing was changed",
-    )  # fmt: skip
-
-
 def _settled(world: World, config: ClusterConfig, node: Node, step: Step) -> K3sFacts:
     """Facts that settle the role of ``node``. Raises UnreachableError when a host that decides stays unreadable."""
     asked = list(dict.fromkeys((node, *config.controllers)))
@@ -223,7 +230,7 @@ def _settled(world: World, config: ClusterConfig, node: Node, step: Step) -> K3s
 
     def look_at_all() -> clock.Done[K3sFacts] | clock.Pending:
         step.checkpoint()
-        facts[:] = [look.observe(world, config, world.hosts.observe_all(asked))]
+        facts[:] = [look.observe(world, config, world.hosts.observe_all(asked, look.look_of(config)))]
         if role_of(config, facts[0], node) is not Role.UNKNOWN:
             return clock.Done(facts[0])
         return clock.Pending(unreadable(config, facts[0], asked))
@@ -243,8 +250,8 @@ def _settled(world: World, config: ClusterConfig, node: Node, step: Step) -> K3s
         ) from None
 
 
-def _host(world: World, node: Node) -> HostFacts:
-    match world.hosts.observe(node):
+def _host(world: World, config: ClusterConfig, node: Node) -> HostFacts:
+    match world.hosts.observe(node, look.look_of(config)):
         case Present(host):
             return host
         case Unreadable(why):
@@ -254,7 +261,7 @@ def _host(world: World, node: Node) -> HostFacts:
 
 def _check(config: ClusterConfig, node: Node, host: HostFacts) -> None:
     """What K3s cannot live with. Raises ForeignError, PreflightError before anything is written."""
-    if host.uuid and host.uuid != str(node.identity):
+    if node.made and host.uuid and host.uuid != str(node.identity):
         raise errors.ForeignError(
             f"{node.address} is not {node.name}: its system UUID is {host.uuid}, not {node.identity}",
             fix="another machine answers on that address; find it before anything else",
@@ -264,6 +271,8 @@ def _check(config: ClusterConfig, node: Node, host: HostFacts) -> None:
             f"{node.name} has no cgroup v2, which the kubelet needs",
             fix="use another image, or let the kubelet take it: K3S_EXTRA_CONFIG=kubelet-arg=fail-cgroupv1=false",
         )
+    if problem := sources.problem(config, node, host):
+        raise problem
     if abs(host.clock_skew) > SKEW:
         raise errors.PreflightError(
             f"the clock of {node.name} is {host.clock_skew:+.0f} s off", fix="set up NTP on the hosts"
@@ -274,37 +283,3 @@ def _check(config: ClusterConfig, node: Node, host: HostFacts) -> None:
             f"{node.name} has {space.value.bytes >> 20} MiB free for K3s, which needs {ROOM >> 20}",
             fix="give the machine a bigger disk",
         )
-
-
-def _kubeconfig(world: World, config: ClusterConfig, step: Step) -> None:
-    """Fetches, rewrites, writes and proves the kubeconfig. Raises StateError, TrustError, UnreachableError."""
-    kept = kubeconfig.read(config.kubeconfig)
-    if isinstance(kept, Unreadable):
-        raise errors.StateError(
-            f"the kubeconfig cannot be read: {kept.why}", fix="move that file away and run fo bootstrap again"
-        )
-    ca_hash = access.cluster_hash(world, config)
-    vip = f"https://{config.network.vip}:6443"
-    said: list[errors.FoError] = []
-    for node in config.controllers:
-        try:
-            text = access.admin_text(world, config, node, ca_hash)
-        except errors.UnreachableError as why:
-            said.append(why)
-            continue
-        kubeconfig.write(config.kubeconfig, kubeconfig.rewritten(text, name=config.name, server=vip))
-        return _prove(world, step)
-    raise said[0]
-
-
-def _prove(world: World, step: Step) -> None:
-    def ready() -> clock.Done[str] | clock.Pending:
-        step.checkpoint()
-        match world.kube.readyz():
-            case Present(said):
-                return clock.Done(said)
-            case Unreadable(why):
-                return clock.Pending(why)
-        return clock.Pending("it is not there")
-
-    clock.wait(world.clock, "the kubeconfig to open the API", ready, deadline=180, interval=1, say=step.say)

@@ -101,23 +101,6 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Permits:
-    """What the operator allows this run to do that is never done unasked."""
-
-    reboots: bool = False
-    replace: frozenset[str] = frozenset()
-    """Names of machines that may be deleted and made anew."""
-    remove: frozenset[str] = frozenset()
-    """Names of machines no longer in the env file that may be deleted."""
-
-    def __bool__(self) -> bool:
-        return self.reboots or bool(self.replace) or bool(self.remove)
-
-
-NONE = Permits()
-
-
-@dataclass(frozen=True, slots=True)
 class MachineFacts:
     """One look at the hypervisors."""
 

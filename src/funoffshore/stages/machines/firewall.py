@@ -42,11 +42,15 @@ class Changes:
 def wanted(config: ClusterConfig, node: Node) -> tuple[Mapping[str, str], ...]:
     """The rules of ``node`` as bodies; the order does not matter, as each accepts something."""
     lan = str(config.network.subnet)
-    nodes = addresses([n.address for n in config.nodes], lan)
+    nodes = addresses([n.address for n in (*config.nodes, *config.others)], lan)
     return tuple(
         {"type": "in", "action": "ACCEPT", "enable": "1", "source": source, **what, "comment": MARK + comment}
         for source, what, comment in _openings(config, node, lan, nodes)
     )
+
+
+def _controllers(config: ClusterConfig) -> list[Node]:
+    return [node for node in (*config.nodes, *config.others) if node.role is Role.CONTROLLER]
 
 
 def differences(
@@ -98,7 +102,7 @@ def _openings(config: ClusterConfig, node: Node, lan: str, nodes: str) -> Iterat
     # 9100: node-exporter, which the cluster's own Prometheus asks on every machine; 5001: the embedded registry.
     yield nodes, _tcp("5001", "9100", "10250"), "kubelet, metrics and registry among the machines"
     if controller:
-        etcd = addresses([n.address for n in config.controllers], lan)
+        etcd = addresses([n.address for n in _controllers(config)], lan)
         yield etcd, _tcp("2379:2380"), "etcd among the controllers"
     yield _pods(config, backend, nodes)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from funoffshore.config import ClusterConfig, Node
-from funoffshore.plan import Action, Verb
+from funoffshore.plan import NONE, Action, Permits, Verb
 from funoffshore.reading import Absent, Present, Reading, Unreadable
 from funoffshore.stages.machines import backups, drift, guards, placing, shape, survey
-from funoffshore.stages.machines.facts import NONE, Hypervisor, Machine, MachineFacts, Permits
+from funoffshore.stages.machines.facts import Hypervisor, Machine, MachineFacts
 from funoffshore.stages.machines.held import release
 from funoffshore.stages.machines.placing import Place
 from funoffshore.stages.machines.settled import filesystem_lags, is_settled

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from funoffshore.config import ClusterConfig
+from funoffshore.plan import Held, Permits
 from funoffshore.reading import Present
 from funoffshore.stages.machines import drift
-from funoffshore.stages.machines.facts import MachineFacts, Permits
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One change that waits for the operator's word."""
-
-    key: str
-    """As the action would have it: ``restart/home-w1``."""
-    reason: str
-    permit: str
-    """The option that allows it: ``--allow-reboots``, ``--replace home-w1``; empty when none does."""
+from funoffshore.stages.machines.facts import MachineFacts
 
 
 def held(config: ClusterConfig, facts: MachineFacts, permits: Permits) -> list[Held]:

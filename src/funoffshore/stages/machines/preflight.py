@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from funoffshore.config import ClusterConfig
 from funoffshore.errors import FoError, PreflightError, UnreachableError
+from funoffshore.plan import NONE, Permits
 from funoffshore.reading import Absent, Present, Unreadable
 from funoffshore.stages.machines import preflight_guests, preflight_room, privileges
-from funoffshore.stages.machines.facts import NONE, MachineFacts, Missing, Permits
+from funoffshore.stages.machines.facts import MachineFacts, Missing
 from funoffshore.stages.machines.held import release
 from funoffshore.stages.machines.preflight_guests import half_made
 from funoffshore.stages.machines.preflight_subjects import Subject

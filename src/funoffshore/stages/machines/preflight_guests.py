@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from funoffshore.config import ClusterConfig, Node, Role
 from funoffshore.errors import FoError, ForeignError, PreflightError
+from funoffshore.plan import Permits
 from funoffshore.reading import Absent, Present
 from funoffshore.stages.machines import drift, shape
-from funoffshore.stages.machines.facts import Guest, Machine, MachineFacts, Permits
+from funoffshore.stages.machines.facts import Guest, Machine, MachineFacts
 from funoffshore.stages.machines.held import release
 
 _SLACK_GIB = 0.01

@@ -180,11 +180,14 @@ def _cloud_init(config: ClusterConfig, node: Node) -> dict[str, Any]:
     if config.proxmox.seed != "drive":
         return {}
     network = config.network
+    six = f",ip6={node.address_v6}/{network.subnet_v6.prefixlen}" if node.address_v6 and network.subnet_v6 else ""
+    # Without a gateway of its own, the routers' advertisements tell the way.
+    six += f",gw6={network.gateway_v6}" if six and network.gateway_v6 else ""
     return {
         "ciuser": config.ssh.user,
         # Proxmox wants the keys percent-encoded once more than the form; it refuses "+" for a space.
         "sshkeys": quote(seed.authorized_key(config), safe=""),
-        "ipconfig0": f"ip={node.address}/{network.subnet.prefixlen},gw={network.gateway}",
+        "ipconfig0": f"ip={node.address}/{network.subnet.prefixlen},gw={network.gateway}{six}",
         "nameserver": " ".join(str(address) for address in network.dns),
         "searchdomain": config.domain,
         "ciupgrade": 0,

@@ -32,7 +32,7 @@ def learn(world: World, config: ClusterConfig, node: Node, values: Mapping[str, 
     ForeignError when the VM is not ours.
     """
     if world.hosts.known_key(node) is None:
-        way = _accept if config.ssh.trust == "first-use" else _ask_agent
+        way = _accept if config.ssh.trust_of(node) == "first-use" else _ask_agent
         way(world, config, node, values, step)
 
 

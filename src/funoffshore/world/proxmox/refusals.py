@@ -11,7 +11,10 @@ from funoffshore.world.proxmox.grants import grant_line
 
 _GATEWAY = frozenset({595, 596, 597, 598, 599, 502, 503, 504})
 _UNCHANGED = re.compile(r"can't lock file '.*' - got timeout|got lock request timeout", re.DOTALL)
-_BUSY = re.compile(r"got no worker upid|no worker upid|start worker failed|got lock timeout - aborting command")
+_BUSY = re.compile(
+    r"got no worker upid|no worker upid|start worker failed|got lock timeout - aborting command"
+    r"|VM is locked \((?:backup|snapshot)\)"
+)
 _ID_FIX = (
     "Check PROXMOX_TOKEN_ID (user@realm!name) and PROXMOX_TOKEN_SECRET; `pveum user token list <user@realm>` on the "
     "Proxmox host shows what exists."

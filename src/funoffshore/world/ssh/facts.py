@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,17 +9,14 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import SecretStr
 
-from funoffshore.reading import Absent, Present, Reading, Unreadable
+from funoffshore.reading import Reading, Unreadable
 from funoffshore.world import hostdisks
+from funoffshore.world.ssh.wire import ReplyError, bytes_of, count, number, ports, reading, table, text, words
 
 T = TypeVar("T")
 
 CloudInit = Literal["done", "running", "error", "degraded", "disabled", "absent", "unknown"]
 """``unknown``: the program is there and did not say."""
-
-
-class ReplyError(ValueError):
-    """The bytes are not an answer of the helper. Never holds the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +91,38 @@ class FileSystem:
 
 
 @dataclass(frozen=True, slots=True)
+class ModeFact:
+    """Who may do what with a file, and its size; a link is itself."""
+
+    kind: Literal["file", "directory", "other"]
+    mode: int
+    """Permission bits, ``0o600``."""
+    owner: str
+    """``uid:gid`` in numbers."""
+    size: int
+    mtime: float
+    """Unix time of its last change, on the host's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFact:
+    """What a program said, its tokens blanked out, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFact:
+    """Whether a place took a TCP connection from the host within two seconds."""
+
+    open: bool
+    said: str
+    """Why not: ``Connection refused``."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """One host in one look. What it did not show is Unreadable, and empty or zero in the plain fields."""
 
@@ -129,6 +156,26 @@ class HostFacts:
     space: Mapping[str, Reading[Space]] = field(default_factory=dict)
     file_systems: Mapping[str, Reading[FileSystem]] = field(default_factory=dict)
     """By folder; Absent where nothing is mounted just there."""
+    addresses: tuple[str, ...] = ()
+    """Its own IPv4 and IPv6 addresses, without localhost and link-local ones."""
+    systemd: bool = False
+    """Whether systemd is its first process."""
+    memory_cgroup: bool = False
+    """Whether its kernel can limit memory."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """``vm.panic_on_oom`` and the others that ``protect-kernel-defaults`` asks for; left out where it has none."""
+    commands: Mapping[str, Reading[CommandFact]] = field(default_factory=dict)
+    """By the name in ``Look.commands``; Absent where there is no such program."""
+    modes: Mapping[str, Reading[ModeFact]] = field(default_factory=dict)
+    """By path; by the pattern, Absent, where nothing fits it."""
+    connect: Mapping[str, Reading[ConnectFact]] = field(default_factory=dict)
+    """By ``host:port``."""
+
+    @property
+    def architecture(self) -> Literal["amd64", "arm64", ""]:
+        """As Kubernetes and K3s name it; empty for one that fo knows no binary for."""
+        names: dict[str, Literal["amd64", "arm64"]] = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+        return names.get(self.arch, "")
 
     def file(self, path: str) -> Reading[FileFact]:
         """Unreadable for a path that was not looked at."""
@@ -145,9 +192,7 @@ def parse(reply: object, seen_at: float | None = None) -> HostFacts:
     Raises ReplyError for anything else, however it is broken.
     """
     answer = table(table(reply, "reply").get("read"), "read")
-    facts = table(answer.get("facts"), "facts")
-    if "error" in facts:
-        raise ReplyError(f"the host could not look at itself: {text(facts, 'error')}")
+    facts = own(answer)
     commands = table(answer.get("commands", {}), "commands")
     state, said = cloud_init(table(commands.get("cloud-init", {}), "cloud-init"))
     return HostFacts(
@@ -172,10 +217,30 @@ def parse(reply: object, seen_at: float | None = None) -> HostFacts:
         units=each(answer.get("units", {}), "units", unit_fact),
         space=each(answer.get("space", {}), "space", space_fact),
         file_systems=each(answer.get("file_systems", {}), "file systems", file_system_fact),
+        addresses=words(facts, "addresses"),
+        systemd=facts.get("systemd") is True,
+        memory_cgroup=facts.get("memory_cgroup") is True,
+        sysctls=texts(facts, "sysctls"),
+        commands=each(commands, "commands", command_fact),
+        modes=each(answer.get("modes", {}), "modes", mode_fact),
+        connect=each(answer.get("connect", {}), "connect", connect_fact),
     )
 
 
-def file_fact(item: Mapping[str, Any]) -> FileFact:
+def own(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the host says of itself."""
+    facts = table(answer.get("facts"), "facts")
+    if "error" in facts:
+        raise ReplyError(f"the host could not look at itself: {text(facts, 'error')}")
+    return facts
+
+
+def texts(item: Mapping[str, Any], key: str) -> Mapping[str, str]:
+    found = table(item.get(key, {}), key)
+    return {name: text(found, name) for name in found}
+
+
+def mode_fact(item: Mapping[str, Any]) -> ModeFact:
     kind = text(item, "kind")
     if kind not in ("file", "directory", "other"):
         raise ReplyError("a file is of no known kind")
@@ -183,11 +248,25 @@ def file_fact(item: Mapping[str, Any]) -> FileFact:
         mode = int(text(item, "mode"), 8)
     except ValueError:
         raise ReplyError("a file's mode is not octal") from None
+    size, changed = int(number(item, "size")), number(item, "mtime")
+    return ModeFact(cast(Literal["file", "directory", "other"], kind), mode, text(item, "owner"), size, changed)
+
+
+def command_fact(item: Mapping[str, Any]) -> CommandFact:
+    return CommandFact(int(number(item, "code")), text(item, "out"), text(item, "err"))
+
+
+def connect_fact(item: Mapping[str, Any]) -> ConnectFact:
+    return ConnectFact(item.get("open") is True, text(item, "said"))
+
+
+def file_fact(item: Mapping[str, Any]) -> FileFact:
+    shown = mode_fact(item)
     return FileFact(
-        kind=cast(Literal["file", "directory", "other"], kind),
-        mode=mode,
-        owner=text(item, "owner"),
-        size=int(number(item, "size")),
+        kind=shown.kind,
+        mode=shown.mode,
+        owner=shown.owner,
+        size=shown.size,
         sha256=text(item, "sha256"),
         content=content_of(item),
         link=text(item, "link"),
@@ -202,24 +281,11 @@ def content_of(item: Mapping[str, Any]) -> SecretStr | None:
         return None
 
 
-def bytes_of(item: Mapping[str, Any]) -> bytes | None:
-    """The content that came with a file, if it did."""
-    if "content" not in item:
-        return None
-    try:
-        return base64.b64decode(text(item, "content"), validate=True)
-    except (binascii.Error, ValueError):
-        raise ReplyError("a file's content is not base64") from None
-
-
 def space_fact(item: Mapping[str, Any]) -> Space:
     return Space(int(number(item, "bytes")), int(number(item, "inodes")))
 
 
 def file_system_fact(item: Mapping[str, Any]) -> FileSystem:
-    ids = item.get("ids", [])
-    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
-        raise ReplyError("a disk's identities are not a list of names")
     return FileSystem(
         type=text(item, "type"),
         bytes=int(number(item, "bytes")),
@@ -228,14 +294,11 @@ def file_system_fact(item: Mapping[str, Any]) -> FileSystem:
         disk=text(item, "disk"),
         disk_bytes=int(number(item, "disk_bytes")),
         tail=int(number(item, "tail")),
-        ids=tuple(ids),
+        ids=words(item, "ids"),
     )
 
 
 def unit_fact(item: Mapping[str, Any]) -> UnitFact:
-    journal = item.get("journal", [])
-    if not isinstance(journal, list) or not all(isinstance(line, str) for line in journal):
-        raise ReplyError("a journal is not lines")
     return UnitFact(
         active=text(item, "ActiveState"),
         sub=text(item, "SubState"),
@@ -243,7 +306,7 @@ def unit_fact(item: Mapping[str, Any]) -> UnitFact:
         result=text(item, "Result"),
         exit_status=count(text(item, "ExecMainStatus")),
         restarts=count(text(item, "NRestarts")),
-        journal=tuple(journal),
+        journal=words(item, "journal"),
     )
 
 
@@ -299,46 +362,3 @@ def complaints(said: Mapping[str, Any]) -> tuple[str, ...]:
 
 def each(answer: object, name: str, read: Callable[[Mapping[str, Any]], T]) -> Mapping[str, Reading[T]]:
     return {key: reading(table(item, name), read) for key, item in table(answer, name).items()}
-
-
-def reading(item: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> Reading[T]:
-    """Absent only where the host said so in so many words."""
-    match item.get("state"):
-        case "present":
-            return Present(read(item))
-        case "absent":
-            return Absent()
-        case "unreadable":
-            return Unreadable(text(item, "error") or "the host did not say why")
-    raise ReplyError("a reading is neither present, absent nor unreadable")
-
-
-def table(value: object, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ReplyError(f"{name} is not a table")
-    return value
-
-
-def text(item: Mapping[str, Any], key: str) -> str:
-    value = item.get(key, "")
-    if not isinstance(value, str):
-        raise ReplyError(f"{key} is not text")
-    return value
-
-
-def number(item: Mapping[str, Any], key: str) -> float:
-    value = item.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e18:
-        raise ReplyError(f"{key} is not a sensible number")
-    return value
-
-
-def count(digits: str) -> int:
-    """systemd leaves out what it does not know."""
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 12 else 0
-
-
-def ports(value: object) -> list[int]:
-    if not isinstance(value, list) or not all(type(port) is int and 0 < port < 65536 for port in value):
-        raise ReplyError("listening is not a list of ports")
-    return value

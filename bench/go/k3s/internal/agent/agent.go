@@ -35,6 +35,8 @@ type Config struct {
 	Children *child.Group
 	Node     string
 	Address  string
+	// Version is the release that this program says it is.
+	Version string
 	// URL is the server's, Token lets in there.
 	URL, Token string
 	// OnServer is whether it is part of a server, which needs no balancer.
@@ -144,7 +146,11 @@ func (a *Agent) try(ctx context.Context) time.Duration {
 		a.Journal.Info(waiting+"failed to retrieve configuration from server: %v", err)
 		return patience(err)
 	}
-	password, err := NodePassword(a.Paths)
+	_, err = a.registries()
+	var password string
+	if err == nil {
+		password, err = NodePassword(a.Paths)
+	}
 	if err == nil {
 		err = a.fetch(ctx, door, password)
 	}

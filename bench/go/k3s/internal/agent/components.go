@@ -31,6 +31,7 @@ func (a *Agent) writeKubelet() (string, error) {
 		"healthzBindAddress":       "127.0.0.1",
 		"imageMinimumGCAge":        "10m",
 		"oomScoreAdj":              0,
+		"protectKernelDefaults":    a.Settings.Bool("protect-kernel-defaults"),
 		"providerID":               "k3s://" + a.Node,
 		"registerWithTaints":       taints,
 		"resolvConf":               a.resolver(),

@@ -87,6 +87,30 @@ func Unpack(p paths.Paths, version string) error {
 	return os.Symlink(digest, current)
 }
 
+// shim is what keeps a container alive without K3s. Like K3s' own it is started from below data/, by which whoever cleans
+// up knows it.
+const shim = "containerd-shim-runc-v2"
+
+// unpackShim copies the shim to data/current/bin and returns that folder.
+func unpackShim(p paths.Paths) (string, error) {
+	folder, err := filepath.EvalSymlinks(filepath.Join(p.Data, "data", "current"))
+	if err != nil {
+		return "", err
+	}
+	folder = filepath.Join(folder, "bin")
+	if paths.Exists(filepath.Join(folder, shim)) {
+		return folder, nil
+	}
+	content, err := os.ReadFile(filepath.Join(p.Bin, shim))
+	if err != nil {
+		return "", err
+	}
+	if err := paths.Folder(folder, 0o755); err != nil {
+		return "", err
+	}
+	return folder, paths.Write(filepath.Join(folder, shim), content, 0o755)
+}
+
 // Kubeconfig is one with everything called name.
 func Kubeconfig(server, name string, ca []byte, pair pki.Pair) []byte {
 	encode := base64.StdEncoding.EncodeToString

@@ -79,13 +79,13 @@ func (a *Agent) writeContainerd() (string, error) {
 		"Root": a.Paths.Agent("containerd"), "State": filepath.Dir(a.Paths.Socket()), "Socket": a.Paths.Socket(),
 		"Snapshotter": a.Settings.Text("snapshotter", "overlayfs"),
 		"Pause":       a.Settings.Text("pause-image", "rancher/mirrored-pause:3.6"),
-		"Registries":  a.Paths.Root + "/etc/rancher/k3s/certs.d", "CNI": a.Paths.Agent("etc", "cni", "net.d"),
+		"Registries":  a.Paths.Agent("etc", "containerd", "certs.d"), "CNI": a.Paths.Agent("etc", "cni", "net.d"),
 		"Runc": runc(),
 	})
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(a.Paths.Root+"/etc/rancher/k3s/certs.d", 0o755); err != nil {
+	if err := a.writeRegistries(); err != nil {
 		return "", err
 	}
 	path := a.Paths.Agent("etc", "containerd", "config.toml")
@@ -95,6 +95,10 @@ func (a *Agent) writeContainerd() (string, error) {
 // startContainerd runs containerd, waits for its socket and imports the images that lie in agent/images.
 func (a *Agent) startContainerd(ctx context.Context) error {
 	config, err := a.writeContainerd()
+	if err != nil {
+		return err
+	}
+	shims, err := unpackShim(a.Paths)
 	if err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func (a *Agent) startContainerd(ctx context.Context) error {
 	a.Journal.Info("Logging containerd to %s", name)
 	_, err = a.Children.Start(child.Spec{
 		Name: "containerd", Argv: []string{filepath.Join(a.Paths.Bin, "containerd"), "-c", config},
-		Env: []string{a.search(), "GOMEMLIMIT=200MiB"}, Log: log,
+		Env: []string{strings.Replace(a.search(), "=", "="+shims+":", 1), "GOMEMLIMIT=200MiB"}, Log: log,
 	})
 	if err != nil {
 		return err
@@ -219,7 +223,8 @@ func (a *Agent) run(name string, flags []string, key string) (*child.Child, erro
 	a.Journal.Info("Running %s %s", name, strings.Join(flags, " "))
 	return a.Children.Start(child.Spec{
 		Name: name, Argv: append([]string{filepath.Join(a.Paths.Bin, "kube")}, flags...), Title: name,
-		Env: []string{a.search(), "GOMEMLIMIT=250MiB"}, Noise: child.ChatterUnless(a.Settings.Bool("debug")),
+		Env:   []string{a.search(), "GOMEMLIMIT=250MiB", child.KubeVersion + "=" + a.Version},
+		Noise: child.ChatterUnless(a.Settings.Bool("debug")),
 	})
 }
 

@@ -20,6 +20,9 @@ import (
 
 const remembered = 30
 
+// KubeVersion is the variable that tells the Kubernetes programs which release to call themselves.
+const KubeVersion = "BENCH_KUBE_VERSION"
+
 // Spec is a program to start.
 type Spec struct {
 	// Name is how the journal calls it.

@@ -3,9 +3,7 @@ package command
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"funoffshore.bench/k3s/internal/client"
@@ -65,6 +62,9 @@ func supervisor(ctx context.Context, p paths.Paths, method, path string, request
 	found, err := door.Send(ctx, method, path, body, nil)
 	if err != nil {
 		return journal.Fatalf("Error: see server log for details: %v", err)
+	}
+	if answer == nil {
+		return nil
 	}
 	return json.Unmarshal(found, answer)
 }
@@ -126,71 +126,6 @@ func become(path string, argv, environment []string) error {
 		return journal.Fatalf("Error: %s: %v", path, err)
 	}
 	return nil
-}
-
-// Certificates says of every certificate how long it is good: "k3s certificate check".
-func Certificates(console Console, p paths.Paths, words []string) error {
-	if len(words) == 0 || words[0] != "check" {
-		return journal.Fatalf("Error: the bench's stand-in knows only k3s certificate check")
-	}
-	var found []*x509.Certificate
-	var names []string
-	for _, pattern := range []string{p.TLS("*.crt"), p.TLS("etcd", "*.crt"), p.Agent("*.crt")} {
-		files, _ := filepath.Glob(pattern)
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				return journal.Fatalf("Error: %v", err)
-			}
-			for _, certificate := range parseAll(content) {
-				found, names = append(found, certificate), append(names, filepath.Base(file))
-			}
-		}
-	}
-	if option(words, "output", option(words, "o", "text")) != "table" {
-		for i, certificate := range found {
-			console.Journal.Info("%s: certificate %s (%s) is ok, expires at %s", names[i],
-				certificate.Subject.CommonName, usages(certificate), certificate.NotAfter.UTC().Format(time.RFC3339))
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(console.Out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "FILENAME\tSUBJECT\tUSAGES\tEXPIRES\tRESIDUAL TIME\tSTATUS")
-	for i, certificate := range found {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\tOK\n", names[i], certificate.Subject.CommonName,
-			usages(certificate), certificate.NotAfter.UTC().Format("Jan 02, 2006 15:04 MST"),
-			left(time.Until(certificate.NotAfter)))
-	}
-	return table.Flush()
-}
-
-func parseAll(content []byte) []*x509.Certificate {
-	var found []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, content = pem.Decode(content); block == nil {
-			return found
-		}
-		if certificate, err := x509.ParseCertificate(block.Bytes); err == nil {
-			found = append(found, certificate)
-		}
-	}
-}
-
-func usages(certificate *x509.Certificate) string {
-	var found []string
-	if certificate.IsCA {
-		found = append(found, "CertSign")
-	}
-	for _, usage := range certificate.ExtKeyUsage {
-		switch usage {
-		case x509.ExtKeyUsageClientAuth:
-			found = append(found, "ClientAuth")
-		case x509.ExtKeyUsageServerAuth:
-			found = append(found, "ServerAuth")
-		}
-	}
-	return strings.Join(found, ",")
 }
 
 // left is a time span in its biggest unit, as kubectl writes ages.

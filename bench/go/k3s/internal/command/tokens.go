@@ -4,13 +4,16 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"funoffshore.bench/k3s/internal/client"
 	"funoffshore.bench/k3s/internal/journal"
 	"funoffshore.bench/k3s/internal/kube"
 	"funoffshore.bench/k3s/internal/paths"
@@ -23,15 +26,18 @@ const (
 	tokenGroup  = "system:bootstrappers:k3s:default-node-token"
 )
 
-// Tokens is "k3s token create|delete|generate|list".
+// Tokens is "k3s token create|delete|generate|list|rotate".
 func Tokens(ctx context.Context, console Console, p paths.Paths, words []string) error {
 	if len(words) == 0 {
-		return journal.Fatalf("Error: k3s token create|delete|generate|list")
+		return journal.Fatalf("Error: k3s token create|delete|generate|list|rotate")
 	}
 	if words[0] == "generate" {
 		id, secret := token.Generate()
 		_, err := fmt.Fprintf(console.Out, "%s.%s\n", id, secret)
 		return err
+	}
+	if words[0] == "rotate" {
+		return rotateToken(ctx, console, p, words[1:])
 	}
 	api, err := admin(ctx, p)
 	if err != nil {
@@ -45,7 +51,37 @@ func Tokens(ctx context.Context, console Console, p paths.Paths, words []string)
 	case "delete":
 		return deleteTokens(ctx, console, api, words[1:])
 	}
-	return journal.Fatalf("Error: the bench's stand-in knows only k3s token create|delete|generate|list")
+	return journal.Fatalf("Error: No help topic for '%s'", words[0])
+}
+
+// rotateToken asks the server for another token. What both are called on the command line everybody on the host can read.
+func rotateToken(ctx context.Context, console Console, p paths.Paths, words []string) error {
+	const warning = "\033[33mWARNING\033[0m: Recommended to keep a record of the old token. If restoring from a snapshot, " +
+		"you must use the token associated with that snapshot."
+	_, _ = fmt.Fprintln(console.Out, warning)
+	old := option(words, "token", option(words, "t", ""))
+	if old == "" {
+		content, err := os.ReadFile(p.Server("token"))
+		if err != nil {
+			return journal.Fatalf("Error: %v", err)
+		}
+		old = strings.TrimSpace(string(content))
+	}
+	url := option(words, "server", option(words, "s", "https://127.0.0.1:6443"))
+	door, err := client.Open(ctx, url, old, "server")
+	if err != nil {
+		return journal.Fatalf("Error: %v", err)
+	}
+	body, err := json.Marshal(map[string]string{"newToken": option(words, "new-token", "")})
+	if err != nil {
+		return err
+	}
+	if _, err := door.Send(ctx, http.MethodPut, "/v1-k3s/token", body, nil); err != nil {
+		return journal.Fatalf("Error: %v", err)
+	}
+	time.Sleep(time.Second) // as K3s does, for the other members of etcd
+	_, err = fmt.Fprintln(console.Out, "Token rotated, restart k3s nodes with new token")
+	return err
 }
 
 func createToken(ctx context.Context, console Console, p paths.Paths, api *kube.Client, words []string) error {

@@ -9,7 +9,11 @@ import (
 )
 
 // Schedule is when something is due.
-type Schedule struct{ minute, hour, day, month, weekday field }
+type Schedule struct {
+	minute, hour, day, month, weekday field
+	// every is the whole of "@every 5s"; zero for all others.
+	every time.Duration
+}
 
 // field is the set of values that match; any is whether it was a plain star.
 type field struct {
@@ -19,8 +23,16 @@ type field struct {
 
 func (f field) has(value int) bool { return f.set&(1<<value) != 0 }
 
-// Parse understands stars, numbers, lists, ranges, steps and the short forms @hourly, @daily, @weekly and @monthly.
+// Parse understands stars, numbers, lists, ranges, steps and the short forms @hourly, @daily, @weekly, @monthly and
+// @every.
 func Parse(text string) (Schedule, error) {
+	if span, ok := strings.CutPrefix(text, "@every "); ok {
+		every, err := time.ParseDuration(span)
+		if err != nil || every < time.Second {
+			return Schedule{}, fmt.Errorf("failed to parse duration %s", text)
+		}
+		return Schedule{every: every.Truncate(time.Second)}, nil
+	}
 	short := map[string]string{
 		"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
 		"@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *",
@@ -76,8 +88,11 @@ func parseField(text string, low, top int) (field, error) {
 	return found, nil
 }
 
-// Next is the first due minute after now; zero when there is none within four years.
+// Next is the first due minute (second, for @every) after now; zero when there is none within four years.
 func (s Schedule) Next(now time.Time) time.Time {
+	if s.every > 0 {
+		return now.Truncate(time.Second).Add(s.every)
+	}
 	at := now.Truncate(time.Minute).Add(time.Minute)
 	for end := now.AddDate(4, 0, 0); at.Before(end); {
 		switch {

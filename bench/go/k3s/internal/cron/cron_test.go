@@ -15,6 +15,7 @@ func TestNext(t *testing.T) {
 		"0 0 1 1 *":       time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
 		"0 0 * * 7":       time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC),
 		"0 0 13 * 5":      time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC),
+		"@every 90s":      time.Date(2026, 11, 24, 10, 31, 50, 0, time.UTC),
 		"@daily":          time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC),
 	} {
 		schedule, err := Parse(text)
@@ -25,7 +26,9 @@ func TestNext(t *testing.T) {
 }
 
 func TestNonsenseIsRefused(t *testing.T) {
-	for _, text := range []string{"", "* * * *", "61 * * * *", "a * * * *", "*/0 * * * *", "5-1 * * * *"} {
+	for _, text := range []string{
+		"", "* * * *", "61 * * * *", "a * * * *", "*/0 * * * *", "5-1 * * * *", "@every", "@every 5", "@every 1ms",
+	} {
 		if _, err := Parse(text); err == nil {
 			t.Errorf("%q is taken", text)
 		}

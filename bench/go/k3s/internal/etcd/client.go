@@ -107,14 +107,42 @@ func (c *Client) Put(ctx context.Context, key string, value []byte) error {
 	return c.call(ctx, "/v3/kv/put", request, &struct{}{})
 }
 
-// Prefix reads all values whose keys begin with prefix, from the asked member alone.
-func (c *Client) Prefix(ctx context.Context, prefix string) (map[string][]byte, error) {
+// Delete removes a key; one that is not there is no error.
+func (c *Client) Delete(ctx context.Context, key string) error {
+	return c.call(ctx, "/v3/kv/deleterange", map[string]any{"key": []byte(key)}, &struct{}{})
+}
+
+// Keys are those that begin with prefix, as the asked member alone knows them.
+func (c *Client) Keys(ctx context.Context, prefix string) ([]string, error) {
+	var answer struct {
+		Kvs []struct{ Key []byte }
+	}
+	request := map[string]any{
+		"key": []byte(prefix), "range_end": after(prefix), "serializable": true, "keys_only": true,
+	}
+	if err := c.call(ctx, "/v3/kv/range", request, &answer); err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, pair := range answer.Kvs {
+		found = append(found, string(pair.Key))
+	}
+	return found, nil
+}
+
+// after is the first key behind all that begin with prefix.
+func after(prefix string) []byte {
 	end := []byte(prefix)
 	end[len(end)-1]++
+	return end
+}
+
+// Prefix reads all values whose keys begin with prefix, from the asked member alone.
+func (c *Client) Prefix(ctx context.Context, prefix string) (map[string][]byte, error) {
 	var answer struct {
 		Kvs []struct{ Key, Value []byte }
 	}
-	request := map[string]any{"key": []byte(prefix), "range_end": end, "serializable": true}
+	request := map[string]any{"key": []byte(prefix), "range_end": after(prefix), "serializable": true}
 	if err := c.call(ctx, "/v3/kv/range", request, &answer); err != nil {
 		return nil, err
 	}

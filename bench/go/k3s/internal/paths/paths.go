@@ -2,6 +2,7 @@
 package paths
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -86,6 +87,31 @@ func Write(path string, content []byte, mode os.FileMode) error {
 		return err
 	}
 	return os.Rename(fresh, path)
+}
+
+// CopyFolder copies the files in a folder and below it, with their modes, to a folder that is not there yet.
+func CopyFolder(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		there, _ := filepath.Rel(from, path)
+		if entry.IsDir() {
+			return Folder(filepath.Join(to, there), info.Mode().Perm())
+		}
+		if !info.Mode().IsRegular() {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return Write(filepath.Join(to, there), content, info.Mode().Perm())
+	})
 }
 
 // Exists is whether anything lies at path.

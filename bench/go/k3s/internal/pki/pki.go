@@ -23,8 +23,10 @@ import (
 
 const (
 	year = 365 * 24 * time.Hour
-	// soon is how long before its end a certificate is made anew.
-	soon = 90 * 24 * time.Hour
+	// Soon is how long before its end a certificate is made anew.
+	Soon = 120 * 24 * time.Hour
+	// Regenerate is the file in server/tls that asks for another certificate on port 6443.
+	Regenerate = "dynamic-cert-regenerate"
 )
 
 // Pair is a certificate and its key, PEM.
@@ -140,11 +142,21 @@ func Good(pair, ca Pair, names []string, now time.Time) bool {
 		return false
 	}
 	issuer, err := Parse(ca.Certificate)
-	if err != nil || own.CheckSignatureFrom(issuer) != nil || now.Add(soon).After(own.NotAfter) {
+	if err != nil || own.CheckSignatureFrom(issuer) != nil || now.Add(Soon).After(own.NotAfter) {
 		return false
 	}
 	there := Names(pair.Certificate)
 	return !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(there, name) })
+}
+
+// Newer is whether a certificate was made later than another; what is no certificate is older than every one.
+func Newer(one, other []byte) bool {
+	mine, err := Parse(one)
+	if err != nil {
+		return false
+	}
+	theirs, err := Parse(other)
+	return err != nil || mine.NotBefore.After(theirs.NotBefore)
 }
 
 // Load reads path.crt and path.key; what is absent is empty.
@@ -172,6 +184,7 @@ func Ensure(path string, ca Pair, leaf Leaf, now time.Time) (Pair, error) {
 	if err != nil {
 		return pair, err
 	}
+	pair.Certificate = append(pair.Certificate, ca.Certificate...)
 	return pair, pair.Store(path, 0o644)
 }
 

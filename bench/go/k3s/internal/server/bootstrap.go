@@ -131,7 +131,7 @@ var errOtherToken = errors.New("bootstrap data already found and encrypted with 
 // bootstrapKey is where etcd keeps the bootstrap data of a token.
 func bootstrapKey(password string) string {
 	sum := sha256.Sum256([]byte(password))
-	return "/bootstrap/" + hex.EncodeToString(sum[:6])
+	return bootstrapFolder + hex.EncodeToString(sum[:6])
 }
 
 // seal encrypts the bootstrap data with the token's password.
@@ -186,7 +186,7 @@ func (s *Server) remember() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := seal(data, s.password)
+	sealed, err := seal(data, s.secret())
 	if err != nil {
 		return nil, err
 	}

@@ -96,6 +96,7 @@ func (s *Server) supervisor() http.Handler {
 		"/v1-k3s/client-kube-proxy.crt":     {"node", false, s.signClient},
 		"/v1-k3s/client-k3s-controller.crt": {"node", false, s.signClient},
 		"/v1-k3s/server-bootstrap":          {"server", false, s.bootstrapData},
+		"/v1-k3s/token":                     {"server", false, s.tokenRequest},
 		"/v1-k3s/encrypt/status":            {"server", false, s.encryptionStatus},
 		"/db/info":                          {"server", false, s.dbInfo},
 		"/db/snapshot":                      {"server", false, s.snapshotRequest},
@@ -136,12 +137,15 @@ func (s *Server) role(request *http.Request) string {
 		}
 		return "anonymous"
 	}
+	server, node := s.passwords.both()
 	same := func(secret string) bool { return subtle.ConstantTimeCompare([]byte(password), []byte(secret)) == 1 }
 	switch {
-	case user == "server" && same(s.password):
+	case user == "server" && same(server):
 		return "server"
-	case user == "node" && same(s.nodePassword):
+	case user == "node" && same(node):
 		return "node"
+	case user == "server" || user == "node":
+		return ""
 	case len(user) == 6 && s.core.Load() && s.bootstrapToken(request.Context(), user, password):
 		return "node"
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -26,14 +27,9 @@ func (s *Server) enter(ctx context.Context) (founds bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	restores := s.set.Bool("cluster-reset") && s.set.Text("cluster-reset-restore-path", "") != ""
 	switch url := s.set.Text("server", ""); {
 	case etcd.Exists(s.paths):
 		return false, s.comeBack(ctx, told)
-	case restores:
-		return false, s.fromSnapshot(ctx, told)
-	case s.set.Bool("cluster-reset"):
-		return false, journal.Fatalf("Error: cluster-reset needs the data of an etcd member, and there is none")
 	case url != "" && told != "":
 		return false, s.join(ctx, url, told)
 	}
@@ -57,30 +53,20 @@ func Told(set interface{ Text(string, string) string }, key string) (string, err
 
 func (s *Server) found(told string) error {
 	s.say.Info("Managed etcd cluster initializing")
-	kept := s.readPasswd()
-	s.password = token.Password(told)
-	if s.password == "" {
-		s.password = kept["server"]
-	}
-	if s.password == "" {
-		s.password = token.Hex(16)
-	}
+	password := cmp.Or(token.Password(told), s.readPasswd()["server"], token.Hex(16))
 	if err := s.invent(); err != nil {
 		return journal.Fatalf("Error: preparing server: %v", err)
 	}
-	return s.takeAgentToken(s.password)
+	return s.takePasswords(password, password)
 }
 
-// takeAgentToken sets what agents say: the configured agent token, else fallback.
-func (s *Server) takeAgentToken(fallback string) error {
+// takePasswords sets the server's password and what agents say: the configured agent token, else fallback.
+func (s *Server) takePasswords(password, fallback string) error {
 	told, err := Told(s.set, "agent-token")
 	if err != nil {
 		return err
 	}
-	s.nodePassword = fallback
-	if told != "" {
-		s.nodePassword = token.Password(told)
-	}
+	s.passwords.set(password, cmp.Or(token.Password(told), fallback))
 	return nil
 }
 
@@ -106,8 +92,7 @@ func (s *Server) join(ctx context.Context, url, told string) error {
 	if err := s.spread(data); err != nil {
 		return journal.Fatalf("%s%v", failed, err)
 	}
-	s.password = token.Password(told)
-	return s.takeAgentToken(s.readPasswd()["node"])
+	return s.takePasswords(token.Password(told), s.readPasswd()["node"])
 }
 
 // compare looks at the critical settings of the cluster, as a node of it.
@@ -142,25 +127,33 @@ func (s *Server) compare(ctx context.Context, url, told string) error {
 	return nil
 }
 
-// comeBack resumes the member whose data lies here, if the token is still the one it was made with.
+// comeBack resumes the member whose data lies here: with what the server that it once joined says now, or else with what
+// its own datastore says, if the token opens that.
 func (s *Server) comeBack(ctx context.Context, told string) error {
-	s.password = token.Password(told)
-	if s.password == "" {
-		s.password = s.readPasswd()["server"]
+	if url := s.set.Text("server", ""); url != "" && told != "" {
+		data, err := s.askRemote(ctx, url, told)
+		if err == nil {
+			s.say.Info("Successfully reconciled with remote datastore")
+			if err := s.spread(data); err != nil {
+				return journal.Fatalf("%s%v", failed, err)
+			}
+			return s.takePasswords(token.Password(told), s.readPasswd()["node"])
+		}
+		s.say.Warn("Unable to reconcile with remote datastore: %v", err)
 	}
+	password := cmp.Or(token.Password(told), s.readPasswd()["server"])
 	sealed, err := os.ReadFile(s.sealed())
 	if err != nil {
 		return journal.Fatalf("%sfailed to reconcile with local datastore: %v", failed, err)
 	}
-	data, err := unseal(sealed, s.password)
+	data, err := unseal(sealed, password)
 	if err != nil {
-		s.tryRemote(ctx, told)
 		return journal.Fatalf("%sfailed to reconcile with local datastore: %v", failed, err)
 	}
 	if err := s.spread(missing(s, data)); err != nil {
 		return journal.Fatalf("%s%v", failed, err)
 	}
-	return s.takeAgentToken(s.password)
+	return s.takePasswords(password, password)
 }
 
 // missing reduces data to what does not lie on the disk: files that are there stay as they are.
@@ -174,19 +167,13 @@ func missing(s *Server, data bootstrap) bootstrap {
 	return found
 }
 
-// tryRemote warns as a joined server does before it gives up on its own datastore.
-func (s *Server) tryRemote(ctx context.Context, told string) {
-	url := s.set.Text("server", "")
-	if url == "" || told == "" {
-		return
-	}
+func (s *Server) askRemote(ctx context.Context, url, told string) (bootstrap, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	door, err := client.Open(ctx, url, told, "server")
-	if err == nil {
-		_, err = door.Get(ctx, "/v1-k3s/server-bootstrap")
-	}
 	if err != nil {
-		s.say.Warn("Unable to reconcile with remote datastore: %v", err)
+		return nil, err
 	}
+	data := bootstrap{}
+	return data, door.JSON(ctx, "/v1-k3s/server-bootstrap", &data)
 }

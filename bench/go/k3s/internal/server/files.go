@@ -49,7 +49,8 @@ func (s *Server) readPasswd() map[string]string {
 }
 
 func (s *Server) writePasswd() error {
-	lines := fmt.Sprintf("%s,node,node,k3s:agent\n%s,server,server,k3s:server\n", s.nodePassword, s.password)
+	server, node := s.passwords.both()
+	lines := fmt.Sprintf("%s,node,node,k3s:agent\n%s,server,server,k3s:server\n", node, server)
 	return paths.Write(s.paths.Server("cred", "passwd"), []byte(lines), 0o600)
 }
 
@@ -59,15 +60,16 @@ func (s *Server) writeTokens() error {
 	if err != nil {
 		return err
 	}
-	own := token.Full(ca, "server", s.password) + "\n"
+	server, node := s.passwords.both()
+	own := token.Full(ca, "server", server) + "\n"
 	if err := paths.Write(s.paths.Server("token"), []byte(own), 0o600); err != nil {
 		return err
 	}
 	for _, name := range []string{"node-token", "agent-token"} {
 		path := s.paths.Server(name)
-		if name == "agent-token" && s.nodePassword != s.password {
+		if name == "agent-token" && node != server {
 			_ = os.Remove(path)
-			if err := paths.Write(path, []byte(token.Full(ca, "node", s.nodePassword)+"\n"), 0o600); err != nil {
+			if err := paths.Write(path, []byte(token.Full(ca, "node", node)+"\n"), 0o600); err != nil {
 				return err
 			}
 			continue

@@ -234,14 +234,20 @@ func (s *Server) reportOnce(ctx context.Context) {
 	}
 }
 
-// expel removes the members of a deleted Node. Its own node leaves that to the others.
-func (s *Server) expel(ctx context.Context, node, address string) error {
+// expel removes the member of a deleted Node: the one that the Node named, and no later one of the same name that has come
+// meanwhile. A Node that has named none yet loses what bears its name or, nameless still, its address. Its own node leaves
+// that to the others.
+func (s *Server) expel(ctx context.Context, node, named, address string) error {
 	members, err := s.etcd.Members(ctx)
 	if err != nil {
 		return err
 	}
 	for _, member := range members {
-		if member.Node() != node && !(member.Name == "" && address != "" && member.At(address)) {
+		own := member.Name == named
+		if named == "" {
+			own = member.Node() == node || member.Name == "" && address != "" && member.At(address)
+		}
+		if !own {
 			continue
 		}
 		if len(members) == 1 {

@@ -161,13 +161,25 @@ func (s *Server) forget(ctx context.Context, node kube.Object) error {
 	if len(kept) == len(finalizers) {
 		return nil
 	}
+	// Another server may have done this long ago, and a new node of that name may be here already.
+	there, err := s.kube.Get(ctx, "/api/v1/nodes/"+name)
+	if errors.Is(err, kube.NotFound()) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if kube.Text(there, "metadata", "uid") != kube.Text(node, "metadata", "uid") {
+		return nil
+	}
 	if slices.Contains(finalizers, etcdFinalizer) {
 		members, err := s.etcd.Members(ctx)
 		if err != nil || name == s.node && len(members) > 1 {
 			return err
 		}
+		named := kube.Text(node, "metadata", "annotations", "etcd.k3s.cattle.io/node-name")
 		address := kube.Text(node, "metadata", "annotations", "etcd.k3s.cattle.io/node-address")
-		if err := s.expel(ctx, name, address); err != nil {
+		if err := s.expel(ctx, name, named, address); err != nil {
 			return err
 		}
 	}

@@ -11,14 +11,10 @@ import (
 
 // startPlane runs the API server, then its controllers, and waits until it is ready.
 func (s *Server) startPlane(ctx context.Context) error {
-	sealed, err := s.remember()
-	if err != nil {
+	if err := s.saveBootstrap(ctx); err != nil {
 		return err
 	}
-	store := func(ctx context.Context) error { return s.etcd.Put(ctx, bootstrapKey(s.password), sealed) }
-	if err := s.waitFor(ctx, "etcd to take the bootstrap data", store); err != nil {
-		return err
-	}
+	var err error
 	if s.kube, err = s.admin(); err != nil {
 		return err
 	}
@@ -55,7 +51,8 @@ func (s *Server) run(name string, flags []string) error {
 	s.say.Info("Running %s %s", name, strings.Join(flags, " "))
 	_, err := s.kids.Start(child.Spec{
 		Name: name, Argv: append([]string{filepath.Join(s.paths.Bin, "kube")}, flags...), Title: name,
-		Env: []string{"GOGC=150", "GOMEMLIMIT=1600MiB"}, Noise: child.ChatterUnless(s.set.Bool("debug")),
+		Env:   []string{"GOGC=150", "GOMEMLIMIT=1600MiB", child.KubeVersion + "=" + s.version},
+		Noise: child.ChatterUnless(s.set.Bool("debug")),
 	})
 	return err
 }

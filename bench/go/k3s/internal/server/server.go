@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,9 +47,14 @@ type Server struct {
 
 	node, address string
 	critical      Critical
-	// password is the server's; nodePassword is what agents say.
-	password, nodePassword string
+	passwords     passwords
+	// rotating and snapshotting let one such request work at a time.
+	rotating, snapshotting sync.Mutex
 
+	// mirrored is the key of the bootstrap data that lies beside the datastore.
+	mirrored atomic.Pointer[string]
+	// shown is whether the API has been told of all snapshots.
+	shown   atomic.Bool
 	stage   atomic.Int32
 	core    atomic.Bool
 	serving atomic.Pointer[tls.Certificate]
@@ -91,6 +97,11 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		why = s.explain(why)
 	}
 	cancel()
+	if s.core.Load() {
+		last, done := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		s.mirrorOnce(last)
+		done()
+	}
 	s.kids.Kill(300*time.Millisecond, "etcd")
 	return why
 }
@@ -100,6 +111,9 @@ func (s *Server) live(ctx context.Context, ready func()) error {
 	if err := agent.Unpack(s.paths, s.version); err != nil {
 		return err
 	}
+	if s.set.Bool("cluster-reset") {
+		return s.reset(ctx)
+	}
 	founds, err := s.enter(ctx)
 	if err != nil {
 		return err
@@ -107,9 +121,7 @@ func (s *Server) live(ctx context.Context, ready func()) error {
 	if err := s.write(); err != nil {
 		return journal.Fatalf("Error: preparing server: %v", err)
 	}
-	if s.set.Bool("cluster-reset") {
-		return s.reset(ctx)
-	}
+	wasReset := paths.Exists(s.resetFlag())
 	_ = os.Remove(s.resetFlag())
 	if err := s.listen(ctx); err != nil {
 		return err
@@ -119,6 +131,9 @@ func (s *Server) live(ctx context.Context, ready func()) error {
 	}
 	if err := s.startPlane(ctx); err != nil {
 		return err
+	}
+	if wasReset {
+		s.forgetOwnPassword(ctx)
 	}
 	s.say.Info("k3s is up and running")
 	ready()
@@ -141,6 +156,8 @@ func (s *Server) control(ctx context.Context) {
 	go s.followNodes(ctx)
 	go s.growServing(ctx)
 	go s.reportMember(ctx)
+	go s.mirrorBootstrap(ctx)
+	go s.followSnapshots(ctx)
 	go s.scheduleSnapshots(ctx)
 }
 
@@ -149,9 +166,10 @@ func (s *Server) runAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	_, node := s.passwords.both()
 	return agent.Run(ctx, agent.Config{
 		Settings: s.set, Paths: s.paths, Journal: s.say, Children: s.kids, Node: s.node, Address: s.address,
-		URL: "https://127.0.0.1:6443", Token: token.Full(ca, "node", s.nodePassword), OnServer: true,
+		Version: s.version, URL: "https://127.0.0.1:6443", Token: token.Full(ca, "node", node), OnServer: true,
 	})
 }
 
@@ -188,8 +206,8 @@ func (s *Server) waitFor(ctx context.Context, what string, try func(context.Cont
 		once, cancel := context.WithTimeout(ctx, 3*time.Second)
 		err := try(once)
 		cancel()
-		if err == nil {
-			return nil
+		if err == nil || isShutdown(err) {
+			return err
 		}
 		if now := s.now(); now.Sub(said) > 10*time.Second {
 			said = now

@@ -19,9 +19,14 @@ const servingSecret = "/api/v1/namespaces/kube-system/secrets/k3s-serving"
 
 func (s *Server) servingFile() string { return s.paths.TLS("dynamic-cert.json") }
 
-// loadServing takes the certificate of the last start, with what names were added since.
+// loadServing takes the certificate of the last start, with what names were added since; another one with the same names
+// if "k3s certificate rotate" has asked for that.
 func (s *Server) loadServing() error {
-	return s.serve(s.keptServing(), s.names())
+	kept, names := s.keptServing(), s.names()
+	if err := os.Remove(s.paths.TLS(pki.Regenerate)); err == nil {
+		kept, names = pki.Pair{}, append(names, pki.Names(kept.Certificate)...)
+	}
+	return s.serve(kept, names)
 }
 
 // keptServing is the certificate on the disk; empty when there is none.
@@ -79,16 +84,18 @@ func (s *Server) growOnce(ctx context.Context) error {
 	}
 	own := s.keptServing()
 	shared := pki.Pair{Certificate: []byte(kube.Secret(secret, "tls.crt")), Key: []byte(kube.Secret(secret, "tls.key"))}
-	if absent {
+	if absent || pki.Newer(own.Certificate, shared.Certificate) {
 		shared = own
 	} else if string(shared.Certificate) == string(own.Certificate) {
 		return nil
 	}
-	if err := s.serve(shared, append(s.names(), pki.Names(own.Certificate)...)); err != nil {
+	names := append(s.names(), pki.Names(own.Certificate)...)
+	names = append(names, pki.Names([]byte(kube.Secret(secret, "tls.crt")))...)
+	if err := s.serve(shared, names); err != nil {
 		return err
 	}
 	own = s.keptServing()
-	if !absent && string(own.Certificate) == string(shared.Certificate) {
+	if !absent && string(own.Certificate) == kube.Secret(secret, "tls.crt") {
 		return nil
 	}
 	data := kube.Object{

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -18,14 +19,31 @@ import (
 	"funoffshore.bench/k3s/internal/paths"
 )
 
-// SnapshotRequest is what "k3s etcd-snapshot" asks the local server for.
+// onDemand is the name of snapshots that somebody asks for without naming them.
+const onDemand = "on-demand"
+
+// SnapshotRequest is what "k3s etcd-snapshot" posts to /db/snapshot of the local server.
 type SnapshotRequest struct {
 	// Operation is save, list, delete or prune.
-	Operation string
-	Name      string
-	Names     []string
-	Dir       string
-	Retention int
+	Operation string `json:"operation"`
+	// Name is one name for save and prune, the files for delete.
+	Name []string `json:"name,omitempty"`
+	Dir  *string  `json:"dir,omitempty"`
+	// Retention is how many prune leaves; nil for the server's own setting.
+	Retention *int `json:"retention,omitempty"`
+}
+
+func (r SnapshotRequest) name() string {
+	if len(r.Name) > 0 && r.Name[0] != "" {
+		return r.Name[0]
+	}
+	return onDemand
+}
+
+// SnapshotResult is the answer to save, delete and prune: names of files.
+type SnapshotResult struct {
+	Created []string `json:"created"`
+	Deleted []string `json:"deleted"`
 }
 
 // SnapshotFile is a snapshot that lies on this node.
@@ -35,137 +53,147 @@ type SnapshotFile struct {
 	Created              time.Time
 }
 
-// Object is the snapshot as a k3s.cattle.io/v1 ETCDSnapshotFile.
-func (f SnapshotFile) Object() kube.Object {
-	return kube.Object{
-		"apiVersion": "k3s.cattle.io/v1", "kind": "ETCDSnapshotFile",
-		"metadata": kube.Object{"name": "local-" + strings.ToLower(f.Name)},
-		"spec":     kube.Object{"snapshotName": f.Name, "nodeName": f.Node, "location": f.Location},
-		"status": kube.Object{
-			"readyToUse": true, "size": strconv.FormatInt(f.Size, 10),
-			"creationTime": f.Created.UTC().Format(time.RFC3339),
-		},
-	}
-}
-
 func (s *Server) snapshotRequest(response http.ResponseWriter, request *http.Request) {
 	var asked SnapshotRequest
 	if err := json.NewDecoder(request.Body).Decode(&asked); err != nil {
 		refuse(response, http.StatusBadRequest, "BadRequest", err.Error())
 		return
 	}
-	var found []SnapshotFile
-	var err error
-	switch asked.Operation {
-	case "save":
-		found, err = s.saveSnapshot(request.Context(), asked)
-	case "list":
-		found = s.snapshots(asked.Dir)
-	case "delete":
-		found, err = s.deleteSnapshots(request.Context(), asked)
-	case "prune":
-		found, err = s.prune(request.Context(), asked)
-	default:
-		err = fmt.Errorf("invalid operation %q", asked.Operation)
+	folder, err := s.snapshotFolder(asked.Dir)
+	var found any
+	if err == nil {
+		switch asked.Operation {
+		case "save":
+			found, err = s.saveSnapshot(request.Context(), folder, asked.name())
+		case "list":
+			found, err = s.listSnapshots(folder)
+		case "delete":
+			found = s.deleteSnapshots(request.Context(), folder, asked.Name)
+		case "prune":
+			found, err = s.prune(request.Context(), folder, asked.name(), s.retention(asked.Retention))
+		default:
+			err = errors.New("invalid snapshot operation")
+		}
 	}
 	if err != nil {
+		s.say.Warn("Error in etcd-snapshot handler: %v", err)
 		refuse(response, http.StatusInternalServerError, "InternalError", err.Error())
 		return
 	}
 	answerJSON(response, found)
 }
 
-func (s *Server) snapshotFolder(told string) string {
-	return cmp.Or(told, s.set.Text("etcd-snapshot-dir", ""), s.paths.Server("db", "snapshots"))
+// snapshotFolder is where the snapshots lie. Only K3s' own folder is made when it is absent.
+func (s *Server) snapshotFolder(told *string) (string, error) {
+	own := s.paths.Server("db", "snapshots")
+	folder := s.set.Text("etcd-snapshot-dir", own)
+	if told != nil {
+		folder = cmp.Or(*told, own)
+	}
+	if folder == own {
+		return folder, paths.Folder(folder, 0o700)
+	}
+	if info, err := os.Stat(folder); err != nil {
+		return "", fmt.Errorf("failed to get etcd-snapshot-dir: %w", err)
+	} else if !info.IsDir() {
+		return "", fmt.Errorf("failed to get etcd-snapshot-dir: %s is not a directory", folder)
+	}
+	return folder, nil
 }
 
-// snapshots are the files of this node, oldest first.
-func (s *Server) snapshots(told string) []SnapshotFile {
-	folder := s.snapshotFolder(told)
-	entries, _ := os.ReadDir(folder)
+func (s *Server) retention(told *int) int {
+	if told != nil {
+		return *told
+	}
+	kept, err := strconv.Atoi(s.set.Text("etcd-snapshot-retention", "5"))
+	if err != nil {
+		s.say.Error("Failed to read etcd-snapshot-retention: %v", err)
+		return 0
+	}
+	return kept
+}
+
+// snapshots are the files of this node, oldest first: by the time in their names, else by that of the file.
+func (s *Server) snapshots(folder string) ([]SnapshotFile, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, err
+	}
 	found := []SnapshotFile{}
 	for _, entry := range entries {
 		info, err := entry.Info()
 		if err != nil || !info.Mode().IsRegular() || strings.HasSuffix(info.Name(), ".part") {
 			continue
 		}
+		created := info.ModTime()
+		if stamp, err := strconv.ParseInt(info.Name()[strings.LastIndexByte(info.Name(), '-')+1:], 10, 64); err == nil {
+			created = time.Unix(stamp, 0)
+		}
 		location := "file://" + filepath.Join(folder, info.Name())
-		found = append(found, SnapshotFile{info.Name(), location, s.node, info.Size(), info.ModTime()})
+		found = append(found, SnapshotFile{info.Name(), location, s.node, info.Size(), created})
 	}
-	slices.SortStableFunc(found, func(a, b SnapshotFile) int { return a.Created.Compare(b.Created) })
-	return found
-}
-
-func (s *Server) saveSnapshot(ctx context.Context, asked SnapshotRequest) ([]SnapshotFile, error) {
-	folder := s.snapshotFolder(asked.Dir)
-	if err := paths.Folder(folder, 0o700); err != nil {
-		return nil, err
-	}
-	name := fmt.Sprintf("%s-%s-%d", cmp.Or(asked.Name, "on-demand"), s.node, s.now().Unix())
-	for paths.Exists(filepath.Join(folder, name)) {
-		name += "0"
-	}
-	if err := s.etcd.Snapshot(ctx, filepath.Join(folder, name)); err != nil {
-		return nil, err
-	}
-	s.say.Info("Saving etcd snapshot to %s", filepath.Join(folder, name))
-	saved := slices.DeleteFunc(s.snapshots(asked.Dir), func(file SnapshotFile) bool { return file.Name != name })
-	for _, file := range saved {
-		s.publish(ctx, file)
-	}
-	return saved, nil
-}
-
-// publish shows the snapshot in the API.
-func (s *Server) publish(ctx context.Context, file SnapshotFile) {
-	object := file.Object()
-	err := s.kube.Apply(ctx, object, "k3s")
-	if err == nil {
-		path := "/apis/k3s.cattle.io/v1/etcdsnapshotfiles/" + kube.Text(object, "metadata", "name") + "/status"
-		err = s.kube.Patch(ctx, path, kube.Merge, kube.Object{"status": object["status"]})
-	}
-	if err != nil {
-		s.say.Error("Failed to publish snapshot %s: %v", file.Name, err)
-	}
-	if s.set.Bool("disable-agent") {
-		return
-	}
-	stamp := kube.Object{"etcd.k3s.cattle.io/local-snapshots-timestamp": s.now().UTC().Format(time.RFC3339)}
-	patch := kube.Object{"metadata": kube.Object{"annotations": stamp}}
-	_ = s.kube.Patch(ctx, "/api/v1/nodes/"+s.node, kube.Merge, patch)
-}
-
-func (s *Server) deleteSnapshots(ctx context.Context, asked SnapshotRequest) ([]SnapshotFile, error) {
-	found := []SnapshotFile{}
-	for _, file := range s.snapshots(asked.Dir) {
-		if !slices.Contains(asked.Names, file.Name) {
-			continue
-		}
-		if err := os.Remove(strings.TrimPrefix(file.Location, "file://")); err != nil {
-			return found, err
-		}
-		path := "/apis/k3s.cattle.io/v1/etcdsnapshotfiles/" + kube.Text(file.Object(), "metadata", "name")
-		if err := s.kube.Delete(ctx, path); err != nil {
-			s.say.Error("Failed to delete the object of snapshot %s: %v", file.Name, err)
-		}
-		found = append(found, file)
-	}
+	slices.SortStableFunc(found, func(a, b SnapshotFile) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+	})
 	return found, nil
 }
 
-// prune keeps the newest snapshots of one kind.
-func (s *Server) prune(ctx context.Context, asked SnapshotRequest) ([]SnapshotFile, error) {
-	prefix := fmt.Sprintf("%s-%s-", cmp.Or(asked.Name, "on-demand"), s.node)
-	kind := slices.DeleteFunc(s.snapshots(asked.Dir), func(file SnapshotFile) bool {
-		return !strings.HasPrefix(file.Name, prefix)
-	})
-	if asked.Retention < 1 || len(kind) <= asked.Retention {
-		return []SnapshotFile{}, nil
+func (s *Server) listSnapshots(folder string) (kube.Object, error) {
+	found, err := s.snapshots(folder)
+	items := []kube.Object{}
+	for _, file := range found {
+		object := file.Object("")
+		object["metadata"].(kube.Object)["name"] = "local-" + file.Name
+		items = append(items, object)
 	}
-	for _, file := range kind[:len(kind)-asked.Retention] {
-		asked.Names = append(asked.Names, file.Name)
+	return kube.Object{"kind": "List", "apiVersion": "v1", "metadata": kube.Object{}, "items": items}, err
+}
+
+func (s *Server) saveSnapshot(ctx context.Context, folder, name string) (SnapshotResult, error) {
+	if !s.snapshotting.TryLock() {
+		return SnapshotResult{}, errors.New("snapshot save already in progress")
 	}
-	return s.deleteSnapshots(ctx, asked)
+	defer s.snapshotting.Unlock()
+	file := fmt.Sprintf("%s-%s-%d", name, s.node, s.now().Round(time.Second).Unix())
+	s.say.Info("Saving etcd snapshot to %s", filepath.Join(folder, file))
+	if err := s.etcd.Snapshot(ctx, filepath.Join(folder, file)); err != nil {
+		return SnapshotResult{}, err
+	}
+	s.showSnapshots(ctx, folder)
+	return SnapshotResult{Created: []string{file}}, nil
+}
+
+// deleteSnapshots removes those of the named files that are there.
+func (s *Server) deleteSnapshots(ctx context.Context, folder string, names []string) SnapshotResult {
+	done := SnapshotResult{}
+	for _, name := range names {
+		switch err := os.Remove(filepath.Join(folder, filepath.Base(name))); {
+		case errors.Is(err, os.ErrNotExist):
+			s.say.Info("Snapshot %s not found locally", name)
+		case err != nil:
+			s.say.Error("Failed to delete local snapshot %s: %v", name, err)
+		default:
+			s.say.Info("Snapshot %s deleted locally", name)
+			done.Deleted = append(done.Deleted, name)
+		}
+	}
+	s.showSnapshots(ctx, folder)
+	return done
+}
+
+// prune keeps the newest snapshots of those whose names begin with name; all of them when kept is less than one.
+func (s *Server) prune(ctx context.Context, folder, name string, kept int) (SnapshotResult, error) {
+	found, err := s.snapshots(folder)
+	if err != nil || kept < 1 {
+		return SnapshotResult{}, err
+	}
+	s.say.Info("Applying snapshot retention=%d to local snapshots with prefix %s in %s", kept, name, folder)
+	kind := slices.DeleteFunc(found, func(file SnapshotFile) bool { return !strings.HasPrefix(file.Name, name) })
+	var old []string
+	for _, file := range kind[:max(len(kind)-kept, 0)] {
+		old = append(old, file.Name)
+	}
+	return s.deleteSnapshots(ctx, folder, old), nil
 }
 
 // scheduleSnapshots takes snapshots as etcd-snapshot-schedule-cron says, and keeps as many as etcd-snapshot-retention.
@@ -179,12 +207,6 @@ func (s *Server) scheduleSnapshots(ctx context.Context) {
 		s.say.Error("Failed to schedule snapshots: %v", err)
 		return
 	}
-	retention, err := strconv.Atoi(s.set.Text("etcd-snapshot-retention", "5"))
-	if err != nil {
-		s.say.Error("Failed to read etcd-snapshot-retention: %v", err)
-		return
-	}
-	asked := SnapshotRequest{Name: s.set.Text("etcd-snapshot-name", "etcd-snapshot"), Retention: retention}
 	for {
 		next := schedule.Next(s.now())
 		select {
@@ -192,12 +214,21 @@ func (s *Server) scheduleSnapshots(ctx context.Context) {
 			return
 		case <-time.After(time.Until(next)):
 		}
-		_, err := s.saveSnapshot(ctx, asked)
-		if err == nil && retention > 0 {
-			_, err = s.prune(ctx, asked)
-		}
-		if err != nil {
-			s.say.Error("Failed to take etcd snapshot: %v", err)
+		if err := s.snapshotOnSchedule(ctx); err != nil {
+			s.say.Error("Failed to take scheduled snapshot: %v", err)
 		}
 	}
+}
+
+func (s *Server) snapshotOnSchedule(ctx context.Context) error {
+	folder, err := s.snapshotFolder(nil)
+	if err != nil {
+		return err
+	}
+	name := s.set.Text("etcd-snapshot-name", "etcd-snapshot")
+	if _, err := s.saveSnapshot(ctx, folder, name); err != nil {
+		return err
+	}
+	_, err = s.prune(ctx, folder, name, s.retention(nil))
+	return err
 }

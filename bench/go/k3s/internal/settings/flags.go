@@ -22,27 +22,32 @@ const (
 		token token-file v vmodule alsologtostderr vpn-auth vpn-auth-file bind-address`
 	serverBool = `cluster-init cluster-reset disable-agent disable-apiserver disable-controller-manager disable-etcd
 		disable-kube-proxy disable-network-policy disable-helm-controller disable-cloud-controller disable-scheduler
-		embedded-registry etcd-disable-snapshots etcd-expose-metrics etcd-s3 etcd-snapshot-compress kine-tls
+		embedded-registry etcd-disable-snapshots etcd-expose-metrics etcd-s3 etcd-s3-skip-ssl-verify
+		etcd-s3-insecure etcd-snapshot-compress kine-tls
 		flannel-external-ip flannel-ipv6-masq secrets-encryption supervisor-metrics tls-san-security`
 	serverList = `tls-san disable etcd-arg kube-apiserver-arg kube-controller-manager-arg
 		kube-cloud-controller-manager-arg kube-scheduler-arg kube-controller-arg service-cidr cluster-cidr cluster-dns`
 	serverText = `advertise-address advertise-port agent-token agent-token-file cluster-domain
 		cluster-reset-restore-path datastore-cafile datastore-certfile datastore-endpoint datastore-keyfile
 		default-local-storage-path egress-selector-mode etcd-s3-access-key etcd-s3-bucket etcd-s3-endpoint
-		etcd-s3-folder etcd-s3-region etcd-s3-secret-key etcd-snapshot-dir etcd-snapshot-name
-		etcd-snapshot-retention etcd-snapshot-schedule-cron etcd-snapshot-reconcile-interval flannel-backend
+		etcd-s3-folder etcd-s3-region etcd-s3-secret-key etcd-s3-session-token etcd-s3-endpoint-ca
+		etcd-s3-config-secret etcd-s3-proxy etcd-s3-timeout etcd-s3-retention etcd-s3-bucket-lookup-type
+		etcd-snapshot-dir etcd-snapshot-name etcd-snapshot-retention etcd-snapshot-schedule-cron
+		etcd-snapshot-reconcile-interval flannel-backend
 		helm-job-image https-listen-port secrets-encryption-provider service-node-port-range servicelb-namespace
 		system-default-registry write-kubeconfig write-kubeconfig-mode write-kubeconfig-group
 		datastore-max-open-connections datastore-max-idle-connections`
-	snapshotFlags = `data-dir node-name debug log etcd-token token etcd-server name dir snapshot-compress
-		snapshot-retention etcd-snapshot-dir etcd-snapshot-name etcd-snapshot-compress etcd-snapshot-retention
-		etcd-s3 etcd-s3-access-key etcd-s3-bucket etcd-s3-endpoint etcd-s3-folder etcd-s3-region etcd-s3-secret-key
-		output o config`
+	snapshotFlags = `data-dir node-name log etcd-token token etcd-server name dir
+		snapshot-retention etcd-snapshot-dir etcd-snapshot-name etcd-snapshot-retention
+		etcd-s3-access-key etcd-s3-bucket etcd-s3-endpoint etcd-s3-folder etcd-s3-region etcd-s3-secret-key
+		etcd-s3-session-token etcd-s3-endpoint-ca etcd-s3-config-secret etcd-s3-proxy etcd-s3-timeout etcd-s3-retention
+		etcd-s3-bucket-lookup-type output o config`
+	snapshotBool = `debug etcd-s3 etcd-s3-skip-ssl-verify etcd-s3-insecure snapshot-compress etcd-snapshot-compress`
 )
 
 // unsupported are settings that this stand-in refuses rather than ignores.
 const unsupported = `disable-apiserver disable-etcd docker rootless datastore-endpoint vpn-auth vpn-auth-file
-	container-runtime-endpoint embedded-registry`
+	container-runtime-endpoint`
 
 func kinds(role string) map[string]kind {
 	found := map[string]kind{}
@@ -53,6 +58,7 @@ func kinds(role string) map[string]kind {
 	}
 	if role == "etcd-snapshot" {
 		add(snapshotFlags, text)
+		add(snapshotBool, boolean)
 		return found
 	}
 	add(commonBool, boolean)

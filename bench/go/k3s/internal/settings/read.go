@@ -162,6 +162,9 @@ func check(s Settings, known map[string]kind) error {
 	if s.Role == "etcd-snapshot" {
 		return nil
 	}
+	if s.Text("cluster-reset-restore-path", "") != "" && !s.Bool("cluster-reset") {
+		return journal.Fatalf("Error: invalid flag use; --cluster-reset required with --cluster-reset-restore-path")
+	}
 	for _, key := range strings.Fields(unsupported) {
 		if value := s.Text(key, ""); value != "" && value != "false" {
 			return journal.Fatalf("Error: --%s is not supported by the bench's stand-in for K3s", key)

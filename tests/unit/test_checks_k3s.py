@@ -14,7 +14,7 @@ from funoffshore.checks.hosts import Tally
 from funoffshore.config import Backup
 from funoffshore.findings import Outcome
 from funoffshore.reading import Absent, Present, Reading, Unreadable
-from funoffshore.stages.k3s import copies
+from funoffshore.stages.k3s import certificates, copies
 from funoffshore.world.ssh import HostFacts, ModeFact, UnitFact
 
 NOW = 1_795_492_695.0
@@ -109,9 +109,9 @@ EARLY = 'level=error msg="server.crt: certificate CN=x (ServerAuth) is not valid
 
 
 def test_a_recorded_line_is_understood() -> None:
-    (found,) = k3s_certificates.parse(OK)
-    assert (found.file, found.subject, found.early) == ("client-admin.crt", "system:admin", False)
-    assert found.end == 1_827_025_045.0
+    (found,) = certificates.parse("home-c1", OK)
+    assert (found.file, found.subject, found.valid) == ("client-admin.crt", "system:admin", True)
+    assert found.until == 1_827_025_045.0
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_a_recorded_line_is_understood() -> None:
 )
 def test_certificates_are_judged_by_their_end(text: str, outcome: Outcome, line: str) -> None:
     tally = Tally()
-    left, which = k3s_certificates.judge(tally, "home-c1", k3s_certificates.parse(text), NOW)
+    left, which = k3s_certificates.judge(tally, "home-c1", certificates.parse("home-c1", text), NOW)
     answer = tally.answer("soon", "fine")
     assert answer[0] is outcome
     assert list(answer[2]) == ([line] if line else [])
     assert which.endswith("of home-c1")
-    assert left < 366 * k3s_certificates.DAY
+    assert left < 366 * certificates.DAY
 
 
 # Flags, taints

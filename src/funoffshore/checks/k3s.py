@@ -13,6 +13,7 @@ from funoffshore.checks.hosts import Tally
 from funoffshore.config import ClusterConfig, Node, Role
 from funoffshore.reading import Absent, Present, Reading, Unreadable
 from funoffshore.stages.k3s import classes, files, hardening
+from funoffshore.stages.k3s.certificates import DAY, parse
 from funoffshore.world.ssh import HostFacts
 from funoffshore.world.supervisor import Supervisor
 
@@ -136,7 +137,7 @@ def certificates(sight: Sight) -> Answer:
         if host is None:
             continue
         match hosts.said(host, hosts.CERTIFICATES):
-            case Present(said) if found := k3s_certificates.parse(said.out + said.err):
+            case Present(said) if found := parse(node.name, said.out + said.err):
                 ends.append(k3s_certificates.judge(tally, node.name, found, now))
             case Present(said):
                 tally.dark.append(f"{node.name}: K3s shows no certificate ({_last(said.err) or f'exit {said.code}'})")
@@ -145,7 +146,7 @@ def certificates(sight: Sight) -> Answer:
             case Unreadable(why):
                 tally.dark.append(f"{node.name}: {why}")
     first = min(ends, default=(0.0, ""))
-    fine = f"the first to end is {first[1]}, in {first[0] / k3s_certificates.DAY:.0f} days"
+    fine = f"the first to end is {first[1]}, in {first[0] / DAY:.0f} days"
     return tally.answer("certificates of K3s come to their end", fine, "fo k3s rotate-certificates")
 
 

@@ -59,7 +59,7 @@ def _leave(world: World, config: ClusterConfig, name: str, step: Step) -> None:
     host = _host(config, name, seen.address, made=not leave.is_existing(config, name, seen))
     # While two members are left, the quorum needs both until the one that goes is no member any more.
     _silence(world, host, stop=host.role is NodeRole.WORKER)
-    _surely(world, f"the API to take that {name} goes", lambda: world.kube.delete("v1/Node", "", name), step)
+    surely(world, f"the API to take that {name} goes", lambda: world.kube.delete("v1/Node", "", name), step)
     wait(world.clock, f"{name} to be forgotten", lambda: _gone(world, name), deadline=MOVES, say=step.say)
     _silence(world, host, stop=True)
 
@@ -137,8 +137,8 @@ def _gone(world: World, name: str) -> Done[None] | Pending:
         return Pending(why.message)
 
 
-def _surely(world: World, what: str, write: Callable[[], object], step: Step) -> None:
-    """A write that may be done twice, repeated while the API moves on to another server."""
+def surely(world: World, what: str, write: Callable[[], object], step: Step) -> None:
+    """A write that may be done twice, repeated for two minutes while the API moves on to another server."""
 
     def probe() -> Done[None] | Pending:
         try:
@@ -156,7 +156,7 @@ def _drain(world: World, name: str, step: Step) -> None:
     mark = {"metadata": {"annotations": {DRAINED: "true"}}, "spec": {"unschedulable": True}}
     reading = world.kube.get("v1/Node", "", name)
     if isinstance(reading, Present) and not (reading.value.get("spec") or {}).get("unschedulable"):
-        _surely(world, f"the API to cordon {name}", lambda: world.kube.patch("v1/Node", "", name, mark), step)
+        surely(world, f"the API to cordon {name}", lambda: world.kube.patch("v1/Node", "", name, mark), step)
 
     found_first: set[str] = set()
 
@@ -246,4 +246,4 @@ def _uncordon(world: World, config: ClusterConfig, name: str, step: Step) -> Non
     node = wait(world.clock, f"{name} to be Ready again", probe, deadline=BACK, say=step.say)
     if node is not None and node.drained:
         undo = {"metadata": {"annotations": {DRAINED: None}}, "spec": {"unschedulable": None}}
-        _surely(world, f"the API to uncordon {name}", lambda: world.kube.patch("v1/Node", "", name, undo), step)
+        surely(world, f"the API to uncordon {name}", lambda: world.kube.patch("v1/Node", "", name, undo), step)

@@ -10,7 +10,8 @@ from funoffshore import errors
 from funoffshore.config import ClusterConfig, Node
 from funoffshore.config.model import Role as NodeRole
 from funoffshore.reading import Present
-from funoffshore.stages.k3s import copies, files, hardening, look, sources
+from funoffshore.run import Step
+from funoffshore.stages.k3s import copies, drain, files, hardening, look, sources
 from funoffshore.stages.k3s.facts import OWN_LABELS, OWN_TAINTS
 from funoffshore.stages.k3s.ladder import Ladder
 from funoffshore.world.ssh import FileWrite, HostFacts
@@ -60,10 +61,10 @@ def put(
     world.hosts.change(node, request, deadline=900)
 
 
-def live(world: World, config: ClusterConfig, node: Node, entry: dict[str, Any]) -> None:
+def live(world: World, config: ClusterConfig, node: Node, entry: dict[str, Any], step: Step) -> None:
     """Whatever comes into force without a restart: files, labels, taints."""
     only_files(world, config, node, entry)
-    _mark(world, node)
+    drain.surely(world, f"the API to take labels and taints of {node.name}", lambda: _mark(world, node), step)
 
 
 def only_files(world: World, config: ClusterConfig, node: Node, entry: dict[str, Any]) -> None:

@@ -85,7 +85,7 @@ def _do(world: World, config: ClusterConfig, facts: K3sFacts, node: Node, need: 
         case Kind.START | Kind.RESTART | Kind.UPGRADE:
             _again(world, config, facts, node, host, need.kind, step)
         case Kind.LIVE:
-            placing.live(world, config, node, _entry(world, config, facts, node, host))
+            placing.live(world, config, node, _entry(world, config, facts, node, host), step)
         case Kind.WAIT | Kind.UNKNOWN:
             _climb(world, config, Ladder(world, config, node, step, (), _release(config, host)), node)
 

@@ -59,7 +59,10 @@ def test_a_chart_in_a_registry(flux: Flux, chart: str) -> None:
     tag, _, digest = revision.partition("@")
     assert (tag, len(digest)) == ("1.2.3", 71)
     assert [c["type"] for c in source["status"]["conditions"]] == ["Ready", "ArtifactInStorage"]
-    found = flux.says(HELM_RELEASE, "podinfo", "InstallSucceeded")
+    flux.says(HELM_RELEASE, "podinfo", "InstallSucceeded")
+    # The controller writes the conditions first, and the history a moment later.
+    flux.until(lambda: {"history", "inventory"} <= flux.get(HELM_RELEASE, "podinfo")["status"].keys())
+    found = flux.get(HELM_RELEASE, "podinfo")
     version = f"1.2.3+{digest[7:19]}"
     message = f"Helm install succeeded for release default/podinfo.v1 with chart podinfo@{version}"
     assert (condition(found) or {})["message"] == message
@@ -91,7 +94,7 @@ def test_new_values_and_a_new_version_are_upgrades(flux: Flux) -> None:
     assert state(found) is health.State.READY
 
     def history() -> list[tuple[str, int]]:
-        newest = flux.get(HELM_RELEASE, "podinfo-up")["status"]["history"][:2]
+        newest = flux.get(HELM_RELEASE, "podinfo-up")["status"].get("history", [])[:2]
         return [(h["status"], h["version"]) for h in newest]
 
     # the controller patches conditions first and the rest of the status after them

@@ -119,6 +119,11 @@ func (s *Server) replaceStore(ctx context.Context) error {
 func (s *Server) swap(fresh, folder string) error {
 	if paths.Exists(folder) {
 		old := fmt.Sprintf("%s-old-%d", folder, s.now().Unix())
+		// Two resets within a second would want one name.
+		for paths.Exists(old) {
+			time.Sleep(50 * time.Millisecond)
+			old = fmt.Sprintf("%s-old-%d", folder, s.now().Unix())
+		}
 		if err := os.Rename(folder, old); err != nil {
 			return err
 		}

@@ -59,16 +59,19 @@ def test_a_chart_in_a_registry(flux: Flux, chart: str) -> None:
     tag, _, digest = revision.partition("@")
     assert (tag, len(digest)) == ("1.2.3", 71)
     assert [c["type"] for c in source["status"]["conditions"]] == ["Ready", "ArtifactInStorage"]
-    flux.says(HELM_RELEASE, "podinfo", "InstallSucceeded")
-    # The controller writes the conditions first, and the history a moment later.
-    flux.until(lambda: {"history", "inventory"} <= flux.get(HELM_RELEASE, "podinfo")["status"].keys())
-    found = flux.get(HELM_RELEASE, "podinfo")
+    found = flux.says(HELM_RELEASE, "podinfo", "InstallSucceeded")
     version = f"1.2.3+{digest[7:19]}"
     message = f"Helm install succeeded for release default/podinfo.v1 with chart podinfo@{version}"
     assert (condition(found) or {})["message"] == message
     assert (condition(found, "Released") or {})["reason"] == "InstallSucceeded"
     assert state(found) is health.State.READY
-    status = found["status"]
+
+    def whole() -> Object | None:
+        """The controller writes the conditions first, and the history a moment later."""
+        told: Object = flux.get(HELM_RELEASE, "podinfo")["status"]
+        return told if {"history", "inventory"} <= told.keys() else None
+
+    status = flux.until(whole)
     assert (status["lastAttemptedRevision"], status["lastAttemptedRevisionDigest"]) == (version, digest)
     [newest] = status["history"]
     expected = {"action": "install", "chartName": "podinfo", "chartVersion": version, "appVersion": "1.2.3",

@@ -114,6 +114,12 @@ def test_a_recorded_line_is_understood() -> None:
     assert found.until == 1_827_025_045.0
 
 
+def test_words_that_nobody_knows_make_a_certificate_no_good() -> None:
+    (odd,) = certificates.parse("home-c1", OK.replace("is ok, expires at", "is being looked into since"))
+    (when,) = certificates.parse("home-c1", EARLY.replace("is not valid before 2036-01", "is ok, expires at 2036-13"))
+    assert (odd.valid, when.valid) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("text", "outcome", "line"),
     [

@@ -33,8 +33,7 @@ SOON = 90
 _ROTATING = 120.0
 _LOOK = Look(files=(), units=(), commands=("certificates",), space=(), file_systems=())
 _LINE = re.compile(
-    r"([\w.-]+): certificate (.*?) \(([^()]*)\) "
-    r"(is ok, expires at|will expire within \d+ days at|expired at|is not valid before) ([0-9TZ:+-]+)"
+    r"([\w.-]+): certificate (.*) \(([^()]*)\) ([^()]*?) ?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d))"
 )
 
 
@@ -89,14 +88,15 @@ def observe(world: World, config: ClusterConfig) -> Checked:
 
 
 def parse(node: str, text: str) -> list[Certificate]:
-    """Every certificate that ``k3s certificate check`` tells of, a log line each."""
+    """Every certificate that ``k3s certificate check`` tells of, a log line each. Words or a moment that are not
+    understood make it one that is no good."""
     found = []
     for file, subject, uses, verdict, moment in _LINE.findall(text):
         try:
             until = datetime.fromisoformat(moment).timestamp()
         except ValueError:
-            continue
-        valid = not verdict.startswith(("expired", "is not valid"))
+            until, verdict = 0.0, ""
+        valid = verdict.startswith(("is ok", "will expire within"))
         found.append(Certificate(node, file, subject, uses, until, valid))
     return found
 

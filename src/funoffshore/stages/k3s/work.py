@@ -92,11 +92,15 @@ def _do(world: World, config: ClusterConfig, facts: K3sFacts, node: Node, need: 
 
 def _refuse_other_cluster(world: World, config: ClusterConfig, facts: K3sFacts, node: Node) -> None:
     """A server's data may be another cluster's, with the same token: started, it would be a second one and fight for
-    the VIP. Raises ForeignError; RefusedError for data with another token."""
+    the VIP. Raises ForeignError; RefusedError for data with another token, UnreachableError when it cannot be told."""
     known = differences.known_authority(facts)
     if node.role is not NodeRole.CONTROLLER or not known:
         return
     own = look.token_hash(world, config, node)
+    if isinstance(own, Unreadable):
+        raise errors.UnreachableError(
+            f"whose cluster the K3s data on {node.name} is cannot be told: {own.why}", fix="mend that host first"
+        )
     if isinstance(own, Present) and own.value != known:
         raise errors.ForeignError(
             f"the K3s data on {node.name} is of another cluster (authority {own.value[:12]}…) than this one "
